@@ -1,0 +1,70 @@
+// add, sub, mul, div with NumPy broadcasting, then a clamp to [act_min, act_max].
+//
+// f32: clamp(a op b, act_min, act_max).
+// i8, with a' = a - z_a and b' = b - z_b, in output steps, then requantize:
+//   add  fma(float(a'), float(s_a / s_y), float(b') * float(s_b / s_y))
+//   sub  fma(float(a'), float(s_a / s_y), -(float(b') * float(s_b / s_y)))
+//   mul  float(a' * b') * float(s_a * s_b / s_y)
+//   div  float(a') / float(b') * float(s_a / s_b / s_y); a zero divisor gives the bound that
+//        lies in the direction of a', and zero where a' is zero too
+#pragma once
+
+#include <cmath>
+
+#include "kernels/common.h"
+
+namespace pyedge {
+
+bool accepts_binary_f32(const OpArgs& args);
+bool accepts_binary_i8(const OpArgs& args);
+
+// What the i8 formulas need besides the elements.
+struct BinaryI8 {
+  float scale_a, scale_b;  // mul and div have only the first
+  float lo, hi;
+  int32_t zero_a, zero_b, zero_y;
+};
+BinaryI8 binary_i8(const OpArgs& args);
+
+// The same walk with as few axes as possible: neighbours along which both operands go on evenly
+// are one. The innermost stride of an operand is 1, or 0 where it stays.
+struct BinaryPlan {
+  int rank;  // at least 1
+  size_t dims[kMaxRank];
+  size_t stride_a[kMaxRank], stride_b[kMaxRank];
+};
+BinaryPlan binary_plan(const OpArgs& args);
+
+// The strides of an input seen in the shape of the output: 0 along broadcast axes.
+Strides broadcast_strides(const Shape& in, const Shape& out);
+
+namespace {
+
+template <Op op>
+inline float combine(float a, float b) {
+  if constexpr (op == Op::k_add) return a + b;
+  if constexpr (op == Op::k_sub) return a - b;
+  if constexpr (op == Op::k_mul) return a * b;
+  return a / b;
+}
+
+template <Op op>
+inline int8_t combine(int8_t a, int8_t b, const BinaryI8& p) {
+  const int32_t steps_a = a - p.zero_a, steps_b = b - p.zero_b;
+  const float x = static_cast<float>(steps_a), z = static_cast<float>(steps_b);
+  float y;
+  if constexpr (op == Op::k_add) {
+    y = std::fmaf(x, p.scale_a, z * p.scale_b);
+  } else if constexpr (op == Op::k_sub) {
+    y = std::fmaf(x, p.scale_a, -(z * p.scale_b));
+  } else if constexpr (op == Op::k_mul) {
+    y = static_cast<float>(steps_a * steps_b) * p.scale_a;
+  } else {
+    const float bound = x > 0.0f ? p.hi : x < 0.0f ? p.lo : 0.0f;
+    y = z != 0.0f ? x / z * p.scale_a : bound;
+  }
+  return requantize(y, p.lo, p.hi, p.zero_y);
+}
+
+}  // namespace
+}  // namespace pyedge

@@ -1,0 +1,91 @@
+// Arithmetic of two tensors as loops that the compiler vectorizes; a file of an instruction set
+// includes this and lists PYEDGE_BINARY_KERNELS(isa).
+#pragma once
+
+#include "kernels/binary/binary.h"
+
+namespace pyedge {
+namespace {
+
+// Calls use(a, b, y, n) with the offsets of each run of n elements along the innermost axis.
+template <typename Use>
+inline void for_each_run(const BinaryPlan& plan, const Span& span, Use use) {
+  const int inner = plan.rank - 1;
+  size_t index[kMaxRank] = {}, a = 0, b = 0, rest = span.begin;
+  for (int axis = inner; axis >= 0; --axis) {
+    index[axis] = rest % plan.dims[axis];
+    rest /= plan.dims[axis];
+    a += index[axis] * plan.stride_a[axis];
+    b += index[axis] * plan.stride_b[axis];
+  }
+  for (size_t y = span.begin; y < span.end;) {
+    const size_t row = plan.dims[inner] - index[inner], left = span.end - y;
+    const size_t n = row < left ? row : left;
+    use(a, b, y, n);
+    y += n;
+    a -= index[inner] * plan.stride_a[inner];
+    b -= index[inner] * plan.stride_b[inner];
+    index[inner] = 0;
+    for (int axis = inner - 1; axis >= 0; --axis) {
+      a += plan.stride_a[axis];
+      b += plan.stride_b[axis];
+      if (++index[axis] < plan.dims[axis]) break;
+      a -= plan.stride_a[axis] * plan.dims[axis];
+      b -= plan.stride_b[axis] * plan.dims[axis];
+      index[axis] = 0;
+    }
+  }
+}
+
+template <typename T, typename F>
+inline void run_binary(const OpArgs& args, size_t begin, size_t end, F f) {
+  const BinaryPlan plan = binary_plan(args);
+  const T* first = args.inputs[0].as<T>();
+  const T* second = args.inputs[1].as<T>();
+  T* out = args.outputs[0].mutable_as<T>();
+  const bool a_stays = plan.stride_a[plan.rank - 1] == 0;
+  const bool b_stays = plan.stride_b[plan.rank - 1] == 0;
+  for_each_run(plan, block_span(args, begin, end), [=](size_t a, size_t b, size_t y, size_t n) {
+    if (b_stays) {
+      const T value = second[b];
+      for (size_t i = 0; i < n; ++i) out[y + i] = f(first[a + i], value);
+    } else if (a_stays) {
+      const T value = first[a];
+      for (size_t i = 0; i < n; ++i) out[y + i] = f(value, second[b + i]);
+    } else {
+      for (size_t i = 0; i < n; ++i) out[y + i] = f(first[a + i], second[b + i]);
+    }
+  });
+}
+
+template <Op op>
+void run_binary_f32(const OpArgs& args, const void*, void*, size_t begin, size_t end) {
+  const float lo = args.floats[0], hi = args.floats[1];
+  run_binary<float>(args, begin, end,
+                    [=](float a, float b) { return clamp(combine<op>(a, b), lo, hi); });
+}
+
+template <Op op>
+void run_binary_i8(const OpArgs& args, const void*, void*, size_t begin, size_t end) {
+  const BinaryI8 parameters = binary_i8(args);
+  run_binary<int8_t>(args, begin, end,
+                     [=](int8_t a, int8_t b) { return combine<op>(a, b, parameters); });
+}
+
+}  // namespace
+}  // namespace pyedge
+
+#define PYEDGE_BINARY_KERNEL(op, dtype, isa)                                              \
+  extern const Kernel op##_##dtype##_##isa =                                              \
+      plain_kernel(#op "_" #dtype "_" #isa, Op::k_##op, Isa::isa, accepts_binary_##dtype, \
+                   block_tasks, run_binary_##dtype<Op::k_##op>);
+
+#define PYEDGE_BINARY_KERNELS(isa)    \
+  PYEDGE_BINARY_KERNEL(add, f32, isa) \
+  PYEDGE_BINARY_KERNEL(add, i8, isa)  \
+  PYEDGE_BINARY_KERNEL(sub, f32, isa) \
+  PYEDGE_BINARY_KERNEL(sub, i8, isa)  \
+  PYEDGE_BINARY_KERNEL(mul, f32, isa) \
+  PYEDGE_BINARY_KERNEL(mul, i8, isa)  \
+  PYEDGE_BINARY_KERNEL(div, f32, isa) \
+  PYEDGE_BINARY_KERNEL(div, i8, isa)

@@ -1,0 +1,120 @@
+// Convolution and fully connected: geometry, and the arithmetic after the accumulator.
+//
+// INT8: y = requantize(prelu(fma(float(acc), scale[c], bias[c]) + residual)), where
+//   acc    = sum (q_x - zero_point_x) * q_w, exact in int32 (validation bounds the taps),
+//   scale  = s_x * s_w[c] / s_y and bias = b[c] / s_y, so y counts output steps; with an f32
+//            output s_y is 1,
+//   residual is added as fma(float(q_r - zero_point_r), s_r / s_y, y),
+//   prelu(y) = y < 0 ? y * slope[c] : y, which needs no rescaling: it is homogeneous.
+// Padding has the value zero, that is the zero point.
+//
+// f32: acc starts at bias[c] (0 without) and takes fma(x, w, acc) tap by tap, channel by channel
+//   in memory order of the weight; then + residual, prelu, clamp. A padded tap may be skipped.
+#pragma once
+
+#include "kernels/kernel.h"
+#include "kernels/numerics.h"
+
+namespace pyedge {
+
+enum ConvSlot { kConvX, kConvWeight, kConvBias, kConvWeightScale, kConvSlope, kConvResidual };
+
+struct ConvGeometry {
+  int32_t batch, in_h, in_w, in_c;
+  int32_t out_h, out_w, out_c;
+  int32_t kernel_h, kernel_w, stride_h, stride_w, dilation_h, dilation_w, pad_top, pad_left;
+  int32_t groups, group_in_c, group_out_c;
+
+  bool depthwise() const { return group_in_c == 1 && groups > 1; }
+  size_t taps() const {
+    return static_cast<size_t>(kernel_h) * static_cast<size_t>(kernel_w);
+  }
+  size_t pixels() const {
+    return static_cast<size_t>(batch) * static_cast<size_t>(out_h) * static_cast<size_t>(out_w);
+  }
+};
+
+// A fully connected layer is a 1x1 convolution of a 1x1 image with the rows as batch.
+inline ConvGeometry conv_geometry(const OpArgs& args) {
+  ConvGeometry g{};
+  const Shape& x = args.inputs[kConvX].shape;
+  const Shape& w = args.inputs[kConvWeight].shape;
+  const Shape& y = args.outputs[0].shape;
+  if (args.op == Op::k_fully_connected) {
+    g.in_h = g.in_w = g.out_h = g.out_w = 1;
+    g.kernel_h = g.kernel_w = g.stride_h = g.stride_w = g.dilation_h = g.dilation_w = 1;
+    g.groups = 1;
+    g.in_c = g.group_in_c = w[1];
+    g.out_c = g.group_out_c = w[0];
+    g.batch = 1;
+    for (int axis = 0; axis + 1 < x.rank; ++axis) g.batch *= x[axis];
+    return g;
+  }
+  g.batch = x[0], g.in_h = x[1], g.in_w = x[2], g.in_c = x[3];
+  g.out_h = y[1], g.out_w = y[2], g.out_c = y[3];
+  g.kernel_h = w[1], g.kernel_w = w[2];
+  g.stride_h = args.ints[0], g.stride_w = args.ints[1];
+  g.dilation_h = args.ints[2], g.dilation_w = args.ints[3];
+  g.pad_top = args.ints[4], g.pad_left = args.ints[5];
+  g.groups = args.ints[8];
+  g.group_in_c = g.in_c / g.groups, g.group_out_c = g.out_c / g.groups;
+  return g;
+}
+
+// What one output channel needs after the accumulator.
+struct ConvChannel {
+  float scale, bias, slope;
+};
+
+inline ConvChannel conv_channel(const OpArgs& args, int32_t channel) {
+  const TensorView& bias = args.inputs[kConvBias];
+  const bool has_slope = args.input_count > kConvSlope && args.inputs[kConvSlope].present;
+  const size_t c = static_cast<size_t>(channel);
+  ConvChannel result{1.0f, 0.0f, 1.0f};
+  const double b = args.input_count > kConvBias && bias.present ? bias.as<float>()[c] : 0.0;
+  if (args.inputs[kConvWeight].dtype == DType::kI8) {
+    const bool quantized = args.outputs[0].dtype == DType::kI8;
+    const double s_y = quantized ? args.outputs[0].quant.scale : 1.0;
+    const double s_w = args.inputs[kConvWeightScale].as<float>()[c];
+    result.scale = static_cast<float>(args.inputs[kConvX].quant.scale * s_w / s_y);
+    result.bias = static_cast<float>(b / s_y);
+  } else {
+    result.bias = static_cast<float>(b);
+  }
+  if (has_slope) result.slope = args.inputs[kConvSlope].as<float>()[c];
+  return result;
+}
+
+// What a whole layer needs after the accumulator. Without a slope every channel's is 1.
+struct ConvOutput {
+  float lo, hi;
+  int32_t zero_point;
+  bool has_slope;
+  const void* residual;  // null without; of the output's dtype
+  float residual_scale;
+  int32_t residual_zero_point;
+};
+
+inline ConvOutput conv_output(const OpArgs& args) {
+  const TensorView& y = args.outputs[0];
+  ConvOutput out{};
+  out.lo = args.floats[0], out.hi = args.floats[1];
+  out.has_slope = args.input_count > kConvSlope && args.inputs[kConvSlope].present;
+  if (y.dtype == DType::kI8) {
+    out.zero_point = y.quant.zero_point;
+    out.lo = quantized_lower(args.floats[0], y.quant.scale, out.zero_point);
+    out.hi = quantized_upper(args.floats[1], y.quant.scale, out.zero_point);
+  }
+  if (args.input_count > kConvResidual && args.inputs[kConvResidual].present) {
+    const TensorView& r = args.inputs[kConvResidual];
+    out.residual = r.data;
+    out.residual_scale =
+        y.dtype == DType::kI8
+            ? static_cast<float>(static_cast<double>(r.quant.scale) / y.quant.scale)
+            : 1.0f;
+    out.residual_zero_point = r.quant.zero_point;
+  }
+  return out;
+}
+
+}  // namespace pyedge

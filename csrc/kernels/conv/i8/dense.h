@@ -1,0 +1,48 @@
+// Dense and grouped INT8 convolution without im2col of the image: the driver shared by all
+// instruction sets.
+//
+// For a block of output pixels the driver collects the runs of image bytes that each pixel is
+// multiplied with and has the instruction set pack them, once, into rows of bytes that its dot
+// product takes. Then it passes over the rows with each panel of output channels, a panel being
+// one block of layout.h. Packed rows and a panel stay in L2.
+#pragma once
+
+#include "kernels/conv/i8/layout.h"
+
+namespace pyedge {
+
+// Bytes of the image, or of a row of zero points where the tap is padding.
+struct I8Run {
+  const int8_t* data;
+  size_t length;
+};
+
+struct I8Panel {
+  const uint8_t* rows;  // [pixels][steps] of 4 bytes: `group` packed activations
+  size_t pixels;
+  size_t steps;
+  // [4 / kVectors][steps][kVectors][lanes][group], kVectors being the vectors of a tile.
+  const int8_t* w;
+  I8Channels channels;
+  size_t channel_count;
+  size_t at;  // in y: the first pixel's first channel
+};
+
+struct I8Dense {
+  I8Layout layout;
+  size_t tile_vectors;
+  size_t tile_pixels;
+  // Packs the runs one behind the other and returns where the next would begin. May write up to
+  // 64 bytes past that.
+  uint8_t* (*pack)(const I8Run* runs, size_t count, int32_t zero_point, uint8_t* packed);
+  void (*panel)(const I8Panel&, const I8Finish&);
+};
+
+size_t i8_dense_prepared_bytes(const OpArgs& args, const I8Dense& isa);
+void i8_dense_prepare(const OpArgs& args, const I8Dense& isa, void* prepared);
+size_t i8_dense_scratch_bytes(const OpArgs& args, const I8Dense& isa);
+size_t i8_dense_tasks(const OpArgs& args, const I8Dense& isa);
+void i8_dense_run(const OpArgs& args, const I8Dense& isa, const void* prepared, void* scratch,
+                  size_t begin, size_t end);
+
+}  // namespace pyedge

@@ -1,0 +1,80 @@
+// What a kernel is: one row of a kernels.def and the functions below.
+//
+// Every kernel of an operation computes the same function as its reference. INT8 kernels give
+// the same bytes; f32 kernels of conv and fully_connected accumulate in the order of the
+// reference with fused multiply-adds, so they give the same bits too.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "cpu/cpu.h"
+#include "graph/graph.h"
+
+namespace pyedge {
+
+constexpr size_t kAlignment = 64;  // of every tensor, prepared block and scratch block
+// Readable bytes behind every activation and constant a kernel is given: over-reading this far
+// is allowed, and what is read there must not influence the result.
+constexpr size_t kSlack = 64;
+
+struct TensorView {
+  void* data = nullptr;
+  DType dtype = DType::kF32;
+  Shape shape;
+  Quant quant;
+  bool present = false;
+
+  template <typename T>
+  const T* as() const {
+    return static_cast<const T*>(data);
+  }
+  template <typename T>
+  T* mutable_as() const {
+    return static_cast<T*>(data);
+  }
+};
+
+struct OpArgs {
+  Op op{};
+  const int32_t* ints = nullptr;
+  int int_count = 0;
+  const float* floats = nullptr;
+  int float_count = 0;
+  const TensorView* inputs = nullptr;  // one per slot; absent ones have present = false
+  int input_count = 0;
+  const TensorView* outputs = nullptr;
+  int output_count = 0;
+};
+
+// Functions must be reentrant: `run` is called by several threads with disjoint task ranges.
+// None may allocate, throw or keep state.
+struct Kernel {
+  const char* name;  // <op>_<dtype>_<isa>, as in the table
+  Op op;
+  Isa isa;
+  // Whether it takes these dtypes and shapes. Data pointers of activations are null here.
+  bool (*accepts)(const OpArgs&);
+  // Relative time for these shapes against the other kernels of the same op; the least wins.
+  // Null means 1 for an optimized kernel and 1000 for a reference.
+  double (*cost)(const OpArgs&);
+  // Packing: a function of constants, attributes and quantization only, never of the sizes of
+  // the activations, because the block is shared by all plans. Null where nothing is prepared.
+  size_t (*prepared_bytes)(const OpArgs&);
+  void (*prepare)(const OpArgs&, void* prepared);
+  // Scratch for each thread. Null means none.
+  size_t (*scratch_bytes)(const OpArgs&);
+  // Into how many independent tasks the work falls: a function of the shapes, never of the
+  // number of threads.
+  size_t (*tasks)(const OpArgs&);
+  void (*run)(const OpArgs&, const void* prepared, void* scratch, size_t begin, size_t end);
+};
+
+// All compiled kernels, in the order of the tables.
+const Kernel* const* kernels(size_t* count);
+
+// The cheapest kernel that takes the arguments on an ISA no better than `limit`, for a CPU with
+// these features. Null where there is none.
+const Kernel* select_kernel(const OpArgs& args, Isa limit, const CpuFeatures& features);
+
+}  // namespace pyedge

@@ -1,0 +1,38 @@
+// Eight floats in a ymm register. Internal linkage: included only by files compiled for AVX2.
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstdint>
+
+namespace pyedge {
+namespace {
+
+struct F32Avx2 {
+  using Vector = __m256;
+  static constexpr int32_t kLanes = 8;
+
+  static Vector load(const float* p) { return _mm256_loadu_ps(p); }
+  static Vector broadcast(const float* p) { return _mm256_broadcast_ss(p); }
+  static Vector fill(float x) { return _mm256_set1_ps(x); }
+  static void store(float* p, Vector a) { _mm256_storeu_ps(p, a); }
+  // The first `lanes` lanes.
+  static void store_first(float* p, Vector a, int32_t lanes) {
+    const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    _mm256_maskstore_ps(p, _mm256_cmpgt_epi32(_mm256_set1_epi32(lanes), lane), a);
+  }
+  static Vector add(Vector a, Vector b) { return _mm256_add_ps(a, b); }
+  static Vector fma(Vector a, Vector b, Vector c) { return _mm256_fmadd_ps(a, b, c); }
+  // a < 0 ? a * slope : a
+  static Vector prelu(Vector a, Vector slope) {
+    const Vector negative = _mm256_cmp_ps(a, _mm256_setzero_ps(), _CMP_LT_OQ);
+    return _mm256_blendv_ps(a, _mm256_mul_ps(a, slope), negative);
+  }
+  // pyedge::clamp: NaN becomes lo.
+  static Vector clamp(Vector a, Vector lo, Vector hi) {
+    return _mm256_min_ps(_mm256_max_ps(a, lo), hi);
+  }
+};
+
+}  // namespace
+}  // namespace pyedge

@@ -1,0 +1,39 @@
+// Sixteen floats in a zmm register. Internal linkage: included only by files compiled for
+// AVX-512.
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstdint>
+
+namespace pyedge {
+namespace {
+
+struct F32Avx512 {
+  using Vector = __m512;
+  static constexpr int32_t kLanes = 16;
+
+  static Vector load(const float* p) { return _mm512_loadu_ps(p); }
+  static Vector broadcast(const float* p) { return _mm512_set1_ps(*p); }
+  static Vector fill(float x) { return _mm512_set1_ps(x); }
+  static void store(float* p, Vector a) { _mm512_storeu_ps(p, a); }
+  // The first `lanes` lanes.
+  static void store_first(float* p, Vector a, int32_t lanes) {
+    _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << lanes) - 1u), a);
+  }
+  static Vector add(Vector a, Vector b) { return _mm512_add_ps(a, b); }
+  static Vector fma(Vector a, Vector b, Vector c) { return _mm512_fmadd_ps(a, b, c); }
+  // a < 0 ? a * slope : a
+  static Vector prelu(Vector a, Vector slope) {
+    const __mmask16 negative = _mm512_cmp_ps_mask(a, _mm512_setzero_ps(), _CMP_LT_OQ);
+    return _mm512_mask_mul_ps(a, negative, a, slope);
+  }
+  // pyedge::clamp: NaN becomes lo. The plain forms warn of an uninitialized value in GCC 12.
+  static Vector clamp(Vector a, Vector lo, Vector hi) {
+    constexpr __mmask16 kAll = 0xffff;
+    return _mm512_maskz_min_ps(kAll, _mm512_maskz_max_ps(kAll, a, lo), hi);
+  }
+};
+
+}  // namespace
+}  // namespace pyedge

@@ -1,0 +1,56 @@
+// y = e^(x - max) / sum of the same, in double, summed in the order of the axis, rounded to float
+// at the end. f32 only.
+#include "kernels/common.h"
+
+namespace pyedge {
+namespace {
+
+bool accepts(const OpArgs& args) {
+  const Shape& x = args.inputs[0].shape;
+  return has_dtypes(args, DType::kF32, DType::kF32) && x == args.outputs[0].shape &&
+         args.ints[0] >= 0 && args.ints[0] < x.rank && x[args.ints[0]] > 0;
+}
+
+size_t axis_length(const OpArgs& args) {
+  return static_cast<size_t>(args.inputs[0].shape[args.ints[0]]);
+}
+
+size_t tasks(const OpArgs& args) { return args.inputs[0].shape.elements() / axis_length(args); }
+
+size_t scratch_bytes(const OpArgs& args) { return axis_length(args) * sizeof(double); }
+
+void run(const OpArgs& args, const void*, void* scratch, size_t begin, size_t end) {
+  const Shape& shape = args.inputs[0].shape;
+  const size_t length = axis_length(args);
+  const size_t inner = elements_between(shape, args.ints[0] + 1, shape.rank);
+  double* exponentials = static_cast<double*>(scratch);
+  for (size_t line = begin; line < end; ++line) {
+    const size_t first = line / inner * length * inner + line % inner;
+    const float* x = args.inputs[0].as<float>() + first;
+    float* y = args.outputs[0].mutable_as<float>() + first;
+    float greatest = x[0];
+    for (size_t i = 1; i < length; ++i)
+      greatest = x[i * inner] > greatest ? x[i * inner] : greatest;
+    double sum = 0.0;
+    for (size_t i = 0; i < length; ++i) {
+      exponentials[i] = deterministic_exp(static_cast<double>(x[i * inner]) - greatest);
+      sum += exponentials[i];
+    }
+    for (size_t i = 0; i < length; ++i) y[i * inner] = static_cast<float>(exponentials[i] / sum);
+  }
+}
+
+}  // namespace
+
+extern const Kernel softmax_f32_reference = {"softmax_f32_reference",
+                                             Op::k_softmax,
+                                             Isa::reference,
+                                             accepts,
+                                             nullptr,
+                                             nullptr,
+                                             nullptr,
+                                             scratch_bytes,
+                                             tasks,
+                                             run};
+
+}  // namespace pyedge

@@ -1,0 +1,172 @@
+// Single kernels for tests and benchmarks: arguments are trusted, as a graph's are after validation.
+#include "kernels/kernel.h"
+
+#include <cstring>
+
+#include "base/buffer.h"
+#include "base/thread_pool.h"
+#include "cpu/fp_state.h"
+#include "graph/shapes.h"
+#include "python/bindings.h"
+
+namespace py = pybind11;
+
+namespace pyedge {
+namespace {
+
+using QuantPair = std::pair<float, int32_t>;
+
+py::list kernel_names(const std::string& op) {
+  size_t count = 0;
+  const Kernel* const* all = kernels(&count);
+  py::list names;
+  for (size_t i = 0; i < count; ++i) {
+    if (find_op(static_cast<uint32_t>(all[i]->op))->name != op) continue;
+    names.append(py::make_tuple(all[i]->name, isa_table()[static_cast<size_t>(all[i]->isa)].name,
+                                runs_on(all[i]->isa, cpu_features())));
+  }
+  return names;
+}
+
+// One node with buffers of its own, aligned and with slack, as the executor gives them.
+struct Case {
+  Graph graph;
+  std::vector<AlignedBuffer> buffers;
+  std::vector<TensorView> views;
+  OpArgs args;
+};
+
+Op op_by_name(const std::string& name) {
+  for (const OpInfo& info : op_table()) {
+    if (name == info.name) return info.op;
+  }
+  raise_if_error(invalid_argument("op: there is no " + name));
+  return {};
+}
+
+void add_input(const py::object& value, const QuantPair& quant, Case* c) {
+  Node& node = c->graph.nodes[0];
+  TensorView view;
+  c->buffers.emplace_back();
+  if (value.is_none()) {
+    node.inputs.push_back(kAbsent);
+    c->views.push_back(view);
+    return;
+  }
+  const auto array = py::array::ensure(value, py::array::c_style);
+  const bool is_i8 = py::isinstance<py::array_t<int8_t>>(array);
+  if (!is_i8 && !py::isinstance<py::array_t<float>>(array)) {
+    raise_if_error(invalid_argument("inputs: must be float32 or int8"));
+  }
+  Tensor tensor;
+  tensor.dtype = is_i8 ? DType::kI8 : DType::kF32;
+  tensor.shape = array_shape(array, "input");
+  tensor.quant = {quant.first, quant.second};
+  tensor.constant = true;
+  if (!c->buffers.back().allocate(static_cast<size_t>(array.nbytes()) + kSlack)) {
+    raise_if_error({StatusCode::kOutOfMemory, "no memory"});
+  }
+  // Whatever lies behind a tensor must not matter.
+  std::memset(c->buffers.back().data(), 0x7f, c->buffers.back().size());
+  std::memcpy(c->buffers.back().data(), array.data(), static_cast<size_t>(array.nbytes()));
+  view.data = c->buffers.back().data();
+  view.dtype = tensor.dtype, view.shape = tensor.shape, view.quant = tensor.quant;
+  view.present = true;
+  node.inputs.push_back(static_cast<int32_t>(c->graph.tensors.size()));
+  c->graph.tensors.push_back(tensor);
+  c->views.push_back(view);
+}
+
+const Kernel* find_kernel(const OpArgs& args, const std::string& name) {
+  if (name.empty()) return select_kernel(args, isa_table().back().isa, cpu_features());
+  size_t count = 0;
+  const Kernel* const* all = kernels(&count);
+  for (size_t i = 0; i < count; ++i) {
+    if (all[i]->name == name && runs_on(all[i]->isa, cpu_features()) && all[i]->accepts(args)) {
+      return all[i];
+    }
+  }
+  return nullptr;
+}
+
+struct Call {
+  const Kernel* kernel;
+  const OpArgs* args;
+  const void* prepared;
+  uint8_t* scratch;
+  size_t stride;
+};
+
+void run_share(void* context, int thread, size_t begin, size_t end) {
+  const ScopedFpState fp_state;
+  const Call& call = *static_cast<const Call*>(context);
+  call.kernel->run(*call.args, call.prepared,
+                   call.scratch + static_cast<size_t>(thread) * call.stride, begin, end);
+}
+
+// None where no kernel (or not the named one) takes the arguments.
+py::object run_op(const std::string& op, const std::vector<int32_t>& ints,
+                  const std::vector<float>& floats, const std::vector<py::object>& inputs,
+                  const std::vector<QuantPair>& input_quant, const std::string& out_dtype,
+                  const QuantPair& out_quant, const std::string& kernel_name, int threads,
+                  int repeats) {
+  Case c;
+  Node& node = c.graph.nodes.emplace_back();
+  node.op = op_by_name(op);
+  node.name = op;
+  node.ints = ints, node.floats = floats;
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    add_input(inputs[i], i < input_quant.size() ? input_quant[i] : QuantPair{}, &c);
+  }
+  node.outputs = {static_cast<int32_t>(c.graph.tensors.size())};
+  c.graph.tensors.emplace_back();
+  std::vector<Shape> shapes;
+  raise_if_error(infer_shapes(c.graph, {}, &shapes));
+
+  TensorView y;
+  y.dtype = out_dtype == "i8" ? DType::kI8 : DType::kF32;
+  y.shape = shapes.back(), y.quant = {out_quant.first, out_quant.second}, y.present = true;
+  const size_t out_bytes = y.shape.elements() * dtype_bytes(y.dtype);
+  AlignedBuffer out, prepared, scratch;
+  bool memory = out.allocate(out_bytes + kSlack);
+  y.data = out.data();
+  c.views.push_back(y);
+  c.args = {node.op,         node.ints.data(),
+            static_cast<int>(node.ints.size()),
+            node.floats.data(), static_cast<int>(node.floats.size()),
+            c.views.data(),  static_cast<int>(inputs.size()),
+            c.views.data() + inputs.size(), 1};
+  const Kernel* kernel = find_kernel(c.args, kernel_name);
+  if (kernel == nullptr) return py::none();
+  ThreadPool pool(threads);
+  Call call{kernel, &c.args, nullptr, nullptr, 0};
+  if (kernel->prepared_bytes != nullptr) {
+    memory = memory && prepared.allocate(kernel->prepared_bytes(c.args));
+    if (memory) kernel->prepare(c.args, prepared.data());
+    call.prepared = prepared.data();
+  }
+  if (kernel->scratch_bytes != nullptr) {
+    call.stride = (kernel->scratch_bytes(c.args) + kAlignment - 1) / kAlignment * kAlignment;
+    memory = memory && scratch.allocate(call.stride * static_cast<size_t>(threads));
+    call.scratch = scratch.data();
+  }
+  if (!memory) raise_if_error({StatusCode::kOutOfMemory, "no memory"});
+  {
+    const py::gil_scoped_release unlocked;
+    const size_t tasks = kernel->tasks(c.args);
+    for (int i = 0; i < repeats; ++i) pool.run(tasks, run_share, &call);
+  }
+  return to_array(y.data, y.dtype, y.shape);
+}
+
+}  // namespace
+
+void bind_kernels(py::module_& m) {
+  m.def("kernel_names", &kernel_names, py::arg("op"),
+        "(name, isa, runs on this CPU) of every compiled kernel of an operation.");
+  m.def("run_op", &run_op, py::arg("op"), py::arg("ints"), py::arg("floats"), py::arg("inputs"),
+        py::arg("input_quant"), py::arg("out_dtype"), py::arg("out_quant"),
+        py::arg("kernel") = "", py::arg("threads") = 1, py::arg("repeats") = 1);
+}
+
+}  // namespace pyedge

@@ -1,0 +1,195 @@
+"""Running a model."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pyedge import _core
+from pyedge.errors import InvalidArgumentError
+from pyedge.metadata import Metadata
+
+
+# The side of images that a network of any input size is described for.
+_FREE_SIDE = 320
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """An input or output of a model; -1 in `shape` stands for any size."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str = "float32"
+
+
+class Session:
+    """A model ready to run.
+
+    Sessions are independent of each other; calls on one session are serialized, so it may be
+    shared between Python threads without gain. The first run of an input shape makes a plan for
+    it, later ones reuse it.
+
+    Args:
+        path: a native model file, its bytes, or another session whose model and packed weights
+            to share.
+        threads: how many threads `run` uses, the caller's included. They sleep when idle.
+        isa: the instruction set to use at best, by name (see `pyedge.features`); by default the
+            environment variable PYEDGE_ISA, else the best that this CPU has.
+
+    Raises:
+        InvalidModelError: the file is not a model, or was altered.
+        FileNotFoundError, OSError: the file cannot be read.
+        InvalidArgumentError, UnsupportedError: no such instruction set, or not on this CPU.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str] | bytes | Session,
+        threads: int = 1,
+        isa: str | None = None,
+    ) -> None:
+        if isinstance(path, Session):
+            self._model = path._model
+        elif isinstance(path, bytes):
+            self._model = _core.Model.load_bytes(path)
+        else:
+            name = os.fspath(path)
+            with open(name, "rb"):  # noqa: PTH123 - for Python's own error, names and all
+                pass
+            self._model = _core.Model.load_file(name)
+        self._core = _core.Session(self._model, threads, isa or "", False)
+        self._taps: _core.Session | None = None
+
+    @property
+    def inputs(self) -> list[TensorInfo]:
+        return [TensorInfo(name, shape) for name, shape in self._model.inputs]
+
+    @property
+    def outputs(self) -> list[TensorInfo]:
+        one = self._model.infer_outputs(self._sized_inputs(batch=1, side=_FREE_SIDE))
+        other = self._model.infer_outputs(self._sized_inputs(batch=2, side=2 * _FREE_SIDE))
+        return [
+            TensorInfo(name, tuple(a if a == b else -1 for a, b in zip(shape, grown, strict=True)))
+            for (name, shape), (_, grown) in zip(one, other, strict=True)
+        ]
+
+    @property
+    def metadata(self) -> Metadata:
+        """Preprocessing and what else the file says of the network."""
+        return Metadata(**self._model.metadata)
+
+    @property
+    def isa(self) -> str:
+        """The instruction set in use at best."""
+        return self._core.isa
+
+    @property
+    def threads(self) -> int:
+        return self._core.threads
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of the model file, as the file states it: hexadecimal."""
+        return self._model.sha256
+
+    def run(self, x: np.ndarray | Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Runs the network.
+
+        Args:
+            x: float32 in the layout of the ONNX model (NCHW for images), any batch; one array
+                for each input where there are several.
+
+        Returns:
+            One float32 array for each output, as ONNX Runtime would return.
+
+        Raises:
+            InvalidArgumentError: another shape or dtype than the model takes.
+        """
+        return self._core.run(_arrays(x))
+
+    def embed(self, crops: np.ndarray) -> np.ndarray:
+        """Embeddings of aligned face crops. They are personal data.
+
+        Args:
+            crops: uint8 RGB [N, H, W, 3] of the model's input size. Colour order, mean and scale
+                are taken from the file.
+
+        Returns:
+            float32 [N, D], each of L2 norm 1 (a zero embedding stays zero).
+
+        Raises:
+            InvalidArgumentError: another shape or dtype, or a model without preprocessing.
+        """
+        (features, *_) = self.run(self.metadata.apply(crops))
+        features = features.reshape(len(features), -1)
+        norms = np.sqrt(np.einsum("nd,nd->n", features, features, dtype=np.float64))
+        return (features / np.maximum(norms, 1e-12)[:, None]).astype(np.float32)
+
+    def run_taps(
+        self, x: np.ndarray | Sequence[np.ndarray], names: Sequence[str] | None = None
+    ) -> dict[str, np.ndarray]:
+        """Runs the network and returns its activations by tensor name.
+
+        Rank-4 activations are NHWC, i8 ones come as int8. `names` picks some of them.
+        """
+        if self._taps is None:
+            self._taps = _core.Session(self._model, self.threads, self.isa, True)
+        if names is not None and not names:
+            return {}
+        return self._taps.run_taps(_arrays(x), list(names or []))
+
+    def profile(self, x: np.ndarray | Sequence[np.ndarray], repeats: int = 10) -> np.ndarray:
+        """Seconds of each layer in each run: float64 [repeats, layers], layers as in `describe`."""
+        return self._core.profile(_arrays(x), repeats)
+
+    def describe(self, shapes: Sequence[Sequence[int]] | None = None) -> dict[str, Any]:
+        """Layers (name, op, kernel, input and output tensors, macs, weight bytes) and totals.
+
+        Args:
+            shapes: one for each input; by default a batch of 1 at the model's own size, or 320 where
+                it takes any.
+        """
+        layers = self._core.layers([list(shape) for shape in shapes or self._sized_inputs()])
+        return {
+            "inputs": [vars(info) for info in self.inputs],
+            "outputs": [vars(info) for info in self.outputs],
+            "isa": self.isa,
+            "sha256": self.sha256,
+            "file_bytes": self._model.file_bytes,
+            "arena_bytes": self._core.arena_bytes,
+            "packed_bytes": self._core.prepared_bytes,
+            "macs": sum(layer["macs"] for layer in layers),
+            "layers": layers,
+        }
+
+    def _sized_inputs(self, batch: int = 1, side: int | None = None) -> list[list[int]]:
+        """Input shapes with every open axis decided: the first as `batch`, others as `side`.
+
+        Without `side` they are the input size that the file names, if it names one.
+        """
+        width, height = self.metadata.input_size if side is None else (side, side)
+        sizes = [batch, 3, height or _FREE_SIDE, width or _FREE_SIDE]
+        return [
+            [sizes[min(axis, 3)] if dim == -1 else dim for axis, dim in enumerate(info.shape)]
+            for info in self.inputs
+        ]
+
+
+def _arrays(x: np.ndarray | Sequence[np.ndarray]) -> list[np.ndarray]:
+    arrays = [x] if isinstance(x, np.ndarray) else list(x)
+    for array in arrays:
+        if not isinstance(array, np.ndarray):
+            raise InvalidArgumentError(
+                f"input: must be a float32 NumPy array, got {type(array).__name__}"
+            )
+    return arrays
+
+
+def features() -> dict[str, Any]:
+    """The CPU's model and features, the kernel sets compiled in, and which of them it can run."""
+    return _core.features()
