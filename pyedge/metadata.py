@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import math
 import os
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -60,9 +59,7 @@ class Preprocessing:
 
     def __post_init__(self) -> None:
         if self.color not in ("none", "rgb", "bgr"):
-            raise InvalidArgumentError(
-                f'color is {self.color!r}; expected "rgb", "bgr" or "none"'
-            )
+            raise InvalidArgumentError(f'color is {self.color!r}; expected "rgb", "bgr" or "none"')
         self.input_size = _size(self.input_size)
         self.mean = _triple("mean", self.mean)
         self.scale = _triple("scale", self.scale)
@@ -99,6 +96,8 @@ class Preprocessing:
         Raises:
             InvalidArgumentError: the file cannot be read, is no TOML, or `from_dict` refuses it.
         """
+        import tomllib  # here, because it costs a tenth of the import of pyedge
+
         try:
             with Path(path).open("rb") as file:
                 return cls.from_dict(tomllib.load(file))
@@ -127,7 +126,7 @@ class Preprocessing:
                 f"crops are {crops.shape[2]}x{crops.shape[1]}; the network takes {width}x{height}"
             )
         channels = crops if self.color == "rgb" else crops[..., ::-1]
-        mean, scale = np.float32(self.mean), np.float32(self.scale)
+        mean, scale = np.array(self.mean, np.float32), np.array(self.scale, np.float32)
         tensor = (channels.astype(np.float32) - mean) * scale
         return np.ascontiguousarray(tensor.transpose(0, 3, 1, 2))
 
@@ -220,7 +219,5 @@ def _size(value: Any) -> tuple[int, int]:
     values = [value, value] if _is_whole(value) else value
     whole = _is_list(values, 2) and all(map(_is_whole, values))
     if not whole or not all(0 <= side <= 65535 for side in values):
-        raise InvalidArgumentError(
-            f"input_size is {value!r}; expected [width, height] in pixels"
-        )
+        raise InvalidArgumentError(f"input_size is {value!r}; expected [width, height] in pixels")
     return (int(values[0]), int(values[1]))

@@ -2,6 +2,7 @@
 #include "kernels/kernel.h"
 
 #include <cstring>
+#include <optional>
 
 #include "base/buffer.h"
 #include "base/thread_pool.h"
@@ -42,6 +43,30 @@ Op op_by_name(const std::string& name) {
   }
   raise_if_error(invalid_argument("op: there is no " + name));
   return {};
+}
+
+// The output shape of one node, by the rules of the executor; None for an empty input slot.
+py::tuple infer_shape(const std::string& op, const std::vector<int32_t>& ints,
+                      const std::vector<float>& floats,
+                      const std::vector<std::optional<std::vector<int32_t>>>& inputs) {
+  Graph graph;
+  Node& node = graph.nodes.emplace_back();
+  node.op = op_by_name(op);
+  node.name = op;
+  node.ints = ints, node.floats = floats;
+  for (const auto& dims : inputs) {
+    node.inputs.push_back(dims ? static_cast<int32_t>(graph.tensors.size()) : kAbsent);
+    if (!dims) continue;
+    Tensor& tensor = graph.tensors.emplace_back();
+    tensor.constant = true;  // of a known shape; nothing asks for the data
+    if (dims->size() > kMaxRank) raise_if_error(invalid_argument("shape: more than six axes"));
+    for (const int32_t dim : *dims) tensor.shape[tensor.shape.rank++] = dim;
+  }
+  node.outputs = {static_cast<int32_t>(graph.tensors.size())};
+  graph.tensors.emplace_back();
+  std::vector<Shape> shapes;
+  raise_if_error(infer_shapes(graph, {}, &shapes));
+  return shape_tuple(shapes.back());
 }
 
 void add_input(const py::object& value, const QuantPair& quant, Case* c) {
@@ -164,6 +189,8 @@ py::object run_op(const std::string& op, const std::vector<int32_t>& ints,
 void bind_kernels(py::module_& m) {
   m.def("kernel_names", &kernel_names, py::arg("op"),
         "(name, isa, runs on this CPU) of every compiled kernel of an operation.");
+  m.def("infer_shape", &infer_shape, py::arg("op"), py::arg("ints"), py::arg("floats"),
+        py::arg("inputs"));
   m.def("run_op", &run_op, py::arg("op"), py::arg("ints"), py::arg("floats"), py::arg("inputs"),
         py::arg("input_quant"), py::arg("out_dtype"), py::arg("out_quant"),
         py::arg("kernel") = "", py::arg("threads") = 1, py::arg("repeats") = 1);

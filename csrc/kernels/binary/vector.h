@@ -37,11 +37,29 @@ inline void for_each_run(const BinaryPlan& plan, const Span& span, Use use) {
   }
 }
 
+// Of a narrow second operand, as one value for each of three channels, several copies are laid out
+// in a row, so that the innermost loop is long.
+constexpr size_t kPattern = 512;
+
+template <typename T>
+inline const T* repeat_narrow(const T* second, T* pattern, BinaryPlan* plan) {
+  const size_t rows = plan->dims[0], channels = plan->dims[1];
+  const bool repeats = plan->rank == 2 && plan->stride_a[0] == channels && plan->stride_a[1] == 1 &&
+                       plan->stride_b[0] == 0 && plan->stride_b[1] == 1;
+  if (!repeats || channels > kPattern / 16 || rows < kPattern) return second;
+  const size_t length = kPattern / channels * channels;
+  for (size_t i = 0; i < length; ++i) pattern[i] = second[i % channels];
+  plan->dims[0] = rows * channels / length + 1;
+  plan->dims[1] = plan->stride_a[0] = length;
+  return pattern;
+}
+
 template <typename T, typename F>
 inline void run_binary(const OpArgs& args, size_t begin, size_t end, F f) {
-  const BinaryPlan plan = binary_plan(args);
+  BinaryPlan plan = binary_plan(args);
+  T pattern[kPattern];
   const T* first = args.inputs[0].as<T>();
-  const T* second = args.inputs[1].as<T>();
+  const T* second = repeat_narrow(args.inputs[1].as<T>(), pattern, &plan);
   T* out = args.outputs[0].mutable_as<T>();
   const bool a_stays = plan.stride_a[plan.rank - 1] == 0;
   const bool b_stays = plan.stride_b[plan.rank - 1] == 0;

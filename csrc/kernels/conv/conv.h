@@ -35,7 +35,7 @@ struct ConvGeometry {
 };
 
 // A fully connected layer is a 1x1 convolution of a 1x1 image with the rows as batch.
-inline ConvGeometry conv_geometry(const OpArgs& args) {
+static inline ConvGeometry conv_geometry(const OpArgs& args) {
   ConvGeometry g{};
   const Shape& x = args.inputs[kConvX].shape;
   const Shape& w = args.inputs[kConvWeight].shape;
@@ -66,7 +66,7 @@ struct ConvChannel {
   float scale, bias, slope;
 };
 
-inline ConvChannel conv_channel(const OpArgs& args, int32_t channel) {
+static inline ConvChannel conv_channel(const OpArgs& args, int32_t channel) {
   const TensorView& bias = args.inputs[kConvBias];
   const bool has_slope = args.input_count > kConvSlope && args.inputs[kConvSlope].present;
   const size_t c = static_cast<size_t>(channel);
@@ -95,7 +95,7 @@ struct ConvOutput {
   int32_t residual_zero_point;
 };
 
-inline ConvOutput conv_output(const OpArgs& args) {
+static inline ConvOutput conv_output(const OpArgs& args) {
   const TensorView& y = args.outputs[0];
   ConvOutput out{};
   out.lo = args.floats[0], out.hi = args.floats[1];

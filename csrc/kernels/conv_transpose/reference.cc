@@ -50,8 +50,7 @@ void for_each_tap(const OpArgs& args, size_t row, int32_t out_x, int32_t channel
                                                          static_cast<size_t>(kernel_h * kernel_w) *
                                                          static_cast<size_t>(group_in_c);
   for (int32_t ky = 0; ky < kernel_h; ++ky) {
-    const int32_t in_y =
-        source(out_y, ints[kPadTop], ky, ints[kDilationH], ints[kStrideH], in_h);
+    const int32_t in_y = source(out_y, ints[kPadTop], ky, ints[kDilationH], ints[kStrideH], in_h);
     if (in_y < 0) continue;
     for (int32_t kx = 0; kx < kernel_w; ++kx) {
       const int32_t in_x =

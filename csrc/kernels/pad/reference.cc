@@ -38,9 +38,7 @@ int64_t source_index(int64_t index, int64_t length, int32_t mode) {
 }
 
 // A task is a row along the last axis. A tensor of rank 0 has one row of one element.
-size_t row_length(const Shape& shape) {
-  return shape.rank == 0 ? 1 : static_cast<size_t>(shape[shape.rank - 1]);
-}
+int64_t row_length(const Shape& shape) { return shape.rank == 0 ? 1 : shape[shape.rank - 1]; }
 
 size_t tasks(const OpArgs& args) {
   return elements_between(args.outputs[0].shape, 0, args.outputs[0].shape.rank - 1);
@@ -65,15 +63,18 @@ int64_t source_row(const OpArgs& args, size_t row) {
 template <typename T, typename Convert>
 void run_rows(const OpArgs& args, size_t begin, size_t end, T constant, Convert convert) {
   const Shape& in = args.inputs[0].shape;
-  const size_t out_length = row_length(args.outputs[0].shape);
-  const int64_t in_length = static_cast<int64_t>(row_length(in));
+  const int64_t out_length = row_length(args.outputs[0].shape), in_length = row_length(in);
   const int32_t before = in.rank == 0 ? 0 : amount_before(args, in.rank - 1);
   for (size_t row = begin; row < end; ++row) {
-    T* y = args.outputs[0].mutable_as<T>() + row * out_length;
+    T* y = args.outputs[0].mutable_as<T>() + row * static_cast<size_t>(out_length);
     const int64_t first = source_row(args, row);
-    for (size_t i = 0; i < out_length; ++i) {
-      const int64_t index = static_cast<int64_t>(i) - before;
-      const int64_t source = source_index(index, in_length, args.ints[0]);
+    if (first != kOutside && before == 0 && in_length == out_length) {
+      const T* x = args.inputs[0].as<T>() + first;
+      for (int64_t i = 0; i < out_length; ++i) y[i] = convert(x[i]);
+      continue;
+    }
+    for (int64_t i = 0; i < out_length; ++i) {
+      const int64_t source = source_index(i - before, in_length, args.ints[0]);
       y[i] = first == kOutside || source == kOutside
                  ? constant
                  : convert(args.inputs[0].as<T>()[first + source]);

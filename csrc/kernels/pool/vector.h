@@ -2,12 +2,14 @@
 // includes this and lists PYEDGE_POOL_KERNELS(isa).
 #pragma once
 
+#include "kernels/channels.h"
 #include "kernels/pool/pool.h"
 
 namespace pyedge {
 namespace {
 
-// Calls pool(x, y, n, window) with the first tap of each block of n channels, and its output.
+// Calls pool(x, y, n, taps, count) for each task: the first tap and output of n channels, the taps
+// of their window, and the number by which an average divides.
 template <typename T, typename Pool>
 inline void for_each_block(const OpArgs& args, size_t begin, size_t end, Pool pool) {
   const PoolGeometry g = pool_geometry(args);
@@ -17,32 +19,19 @@ inline void for_each_block(const OpArgs& args, size_t begin, size_t end, Pool po
     const size_t pixel = task / blocks, channel = task % blocks * kPoolChannels;
     const size_t rest = channels - channel, n = rest < kPoolChannels ? rest : kPoolChannels;
     const PoolWindow window = pool_window(g, pixel);
+    const ChannelWindow taps{window.rows, window.columns, static_cast<size_t>(g.in_w) * channels,
+                             channels};
     pool(args.inputs[0].as<T>() + window.first + channel,
-         args.outputs[0].mutable_as<T>() + pixel * channels + channel, n, window);
-  }
-}
-
-// acc[c] = combine(acc[c], x[c]) for each tap.
-template <typename T, typename Acc, typename Combine>
-inline void accumulate(const OpArgs& args, const PoolWindow& window, const T* x, Acc* acc, size_t n,
-                       Combine combine) {
-  const size_t channels = static_cast<size_t>(args.inputs[0].shape.dims[3]);
-  const size_t line = static_cast<size_t>(args.inputs[0].shape.dims[2]) * channels;
-  for (int32_t row = 0; row < window.rows; ++row) {
-    for (int32_t column = 0; column < window.columns; ++column) {
-      const T* tap = x + static_cast<size_t>(row) * line + static_cast<size_t>(column) * channels;
-      for (size_t c = 0; c < n; ++c) acc[c] = combine(acc[c], tap[c]);
-    }
+         args.outputs[0].mutable_as<T>() + pixel * channels + channel, n, taps, window.count);
   }
 }
 
 void run_max_f32(const OpArgs& args, const void*, void*, size_t begin, size_t end) {
   for_each_block<float>(
-      args, begin, end, [&](const float* x, float* y, size_t n, const PoolWindow& window) {
-        float acc[kPoolChannels];
-        for (size_t c = 0; c < n; ++c) acc[c] = -__builtin_inff();
-        accumulate(args, window, x, acc, n, [](float a, float v) { return v > a ? v : a; });
-        for (size_t c = 0; c < n; ++c) y[c] = acc[c];
+      args, begin, end, [](const float* x, float* y, size_t n, const ChannelWindow& taps, double) {
+        for_each_channel(
+            x, y, n, taps, -__builtin_inff(), [](float acc, float v) { return v > acc ? v : acc; },
+            [](float acc) { return acc; });
       });
 }
 
@@ -50,35 +39,38 @@ void run_max_i8(const OpArgs& args, const void*, void*, size_t begin, size_t end
   const bool same = same_quant(args.inputs[0], args.outputs[0]);
   const Rescale rescale = make_rescale(args.inputs[0].quant, args.outputs[0].quant);
   for_each_block<int8_t>(
-      args, begin, end, [&](const int8_t* x, int8_t* y, size_t n, const PoolWindow& window) {
-        int8_t acc[kPoolChannels];
-        for (size_t c = 0; c < n; ++c) acc[c] = -128;
-        accumulate(args, window, x, acc, n, [](int8_t a, int8_t v) { return v > a ? v : a; });
-        const Rescale local = rescale;  // y may alias whatever has an address
-        for (size_t c = 0; c < n; ++c) y[c] = same ? acc[c] : local(acc[c]);
+      args, begin, end,
+      [=](const int8_t* x, int8_t* y, size_t n, const ChannelWindow& taps, double) {
+        const auto greater = [](int8_t acc, int8_t v) { return v > acc ? v : acc; };
+        const int8_t least = -128;
+        if (same) {
+          for_each_channel(x, y, n, taps, least, greater, [](int8_t acc) { return acc; });
+        } else {
+          for_each_channel(x, y, n, taps, least, greater, rescale);
+        }
       });
 }
 
 void run_average_f32(const OpArgs& args, const void*, void*, size_t begin, size_t end) {
-  for_each_block<float>(args, begin, end,
-                        [&](const float* x, float* y, size_t n, const PoolWindow& window) {
-                          double acc[kPoolChannels] = {};
-                          accumulate(args, window, x, acc, n,
-                                     [](double a, float v) { return a + static_cast<double>(v); });
-                          for (size_t c = 0; c < n; ++c)
-                            y[c] = static_cast<float>(acc[c] / window.count);
-                        });
+  for_each_block<float>(
+      args, begin, end,
+      [](const float* x, float* y, size_t n, const ChannelWindow& taps, double count) {
+        for_each_channel(
+            x, y, n, taps, 0.0, [](double acc, float v) { return acc + static_cast<double>(v); },
+            [=](double acc) { return static_cast<float>(acc / count); });
+      });
 }
 
 void run_average_i8(const OpArgs& args, const void*, void*, size_t begin, size_t end) {
   const Quant in = args.inputs[0].quant, out = args.outputs[0].quant;
   for_each_block<int8_t>(
-      args, begin, end, [&](const int8_t* x, int8_t* y, size_t n, const PoolWindow& window) {
-        int32_t acc[kPoolChannels] = {};
-        accumulate(args, window, x, acc, n, [](int32_t a, int8_t v) { return a + v; });
-        const Rescale rescale = make_rescale(in, out, window.count);
-        const int32_t zero = window.rows * window.columns * in.zero_point;
-        for (size_t c = 0; c < n; ++c) y[c] = rescale(static_cast<float>(acc[c] - zero));
+      args, begin, end,
+      [=](const int8_t* x, int8_t* y, size_t n, const ChannelWindow& taps, double count) {
+        const Rescale rescale = make_rescale(in, out, count);
+        const int32_t zeros = taps.rows * taps.columns * in.zero_point;
+        for_each_channel(
+            x, y, n, taps, 0, [](int32_t acc, int8_t v) { return acc + v; },
+            [=](int32_t acc) { return rescale(static_cast<float>(acc - zeros)); });
       });
 }
 

@@ -1,12 +1,7 @@
-// Sum, mean and L2 norm over any axes.
-//
-// f32: the sum (of squares, for L2) is taken in double, in row-major order of the reduced axes;
-//   sum, sum / count or sqrt(sum), rounded to float once.
-// i8 (sum, mean): the sum of q - z_x is exact; requantize(float(sum) * ratio) with ratio =
-//   float(s_x / s_y), and float(s_x / (s_y * count)) for the mean.
+// Scalar reductions: every output walks the reduced axes by itself.
 #include <cmath>
 
-#include "kernels/common.h"
+#include "kernels/reduce/reduce.h"
 
 namespace pyedge {
 namespace {
@@ -40,14 +35,6 @@ bool accepts_axes(const OpArgs& args) {
     if (args.ints[i] < least || args.ints[i] >= x.rank) return false;
   }
   return reduce_geometry(args).kept.elements() == args.outputs[0].shape.elements();
-}
-
-bool accepts_f32(const OpArgs& args) {
-  return has_dtypes(args, DType::kF32, DType::kF32) && accepts_axes(args);
-}
-
-bool accepts_i8(const OpArgs& args) {
-  return has_dtypes(args, DType::kI8, DType::kI8) && accepts_axes(args);
 }
 
 size_t tasks(const OpArgs& args) { return args.outputs[0].shape.elements(); }
@@ -86,15 +73,26 @@ void run_i8(const OpArgs& args, const void*, void*, size_t begin, size_t end) {
 
 }  // namespace
 
-extern const Kernel reduce_mean_f32_reference = plain_kernel(
-    "reduce_mean_f32_reference", Op::k_reduce_mean, Isa::reference, accepts_f32, tasks, run_f32);
-extern const Kernel reduce_mean_i8_reference = plain_kernel(
-    "reduce_mean_i8_reference", Op::k_reduce_mean, Isa::reference, accepts_i8, tasks, run_i8);
-extern const Kernel reduce_sum_f32_reference = plain_kernel(
-    "reduce_sum_f32_reference", Op::k_reduce_sum, Isa::reference, accepts_f32, tasks, run_f32);
+bool accepts_reduce_f32(const OpArgs& args) {
+  return has_dtypes(args, DType::kF32, DType::kF32) && accepts_axes(args);
+}
+
+bool accepts_reduce_i8(const OpArgs& args) {
+  return has_dtypes(args, DType::kI8, DType::kI8) && accepts_axes(args);
+}
+
+extern const Kernel reduce_mean_f32_reference =
+    plain_kernel("reduce_mean_f32_reference", Op::k_reduce_mean, Isa::reference, accepts_reduce_f32,
+                 tasks, run_f32);
+extern const Kernel reduce_mean_i8_reference =
+    plain_kernel("reduce_mean_i8_reference", Op::k_reduce_mean, Isa::reference, accepts_reduce_i8,
+                 tasks, run_i8);
+extern const Kernel reduce_sum_f32_reference =
+    plain_kernel("reduce_sum_f32_reference", Op::k_reduce_sum, Isa::reference, accepts_reduce_f32,
+                 tasks, run_f32);
 extern const Kernel reduce_sum_i8_reference = plain_kernel(
-    "reduce_sum_i8_reference", Op::k_reduce_sum, Isa::reference, accepts_i8, tasks, run_i8);
+    "reduce_sum_i8_reference", Op::k_reduce_sum, Isa::reference, accepts_reduce_i8, tasks, run_i8);
 extern const Kernel reduce_l2_f32_reference = plain_kernel(
-    "reduce_l2_f32_reference", Op::k_reduce_l2, Isa::reference, accepts_f32, tasks, run_f32);
+    "reduce_l2_f32_reference", Op::k_reduce_l2, Isa::reference, accepts_reduce_f32, tasks, run_f32);
 
 }  // namespace pyedge

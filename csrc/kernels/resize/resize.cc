@@ -3,6 +3,8 @@
 namespace pyedge {
 namespace {
 
+constexpr int32_t kMaxLength = 1 << 24;  // of an axis: indices are exact in float
+
 // Where the output index lies in the input.
 float coordinate(const ResizeAxis& axis, int32_t out_index) {
   const float x = static_cast<float>(out_index);
@@ -20,6 +22,24 @@ float coordinate(const ResizeAxis& axis, int32_t out_index) {
 }
 
 }  // namespace
+
+bool accepts_resize(const OpArgs& args) {
+  const TensorView &x = args.inputs[0], &y = args.outputs[0];
+  if (x.dtype != y.dtype || x.shape.rank != 4 || y.shape.rank != 4) return false;
+  if (x.shape[0] != y.shape[0] || x.shape[3] != y.shape[3]) return false;
+  if (args.ints[0] < kNearest || args.ints[0] > kLinear || args.ints[1] < kHalfPixel ||
+      args.ints[1] > kPytorchHalfPixel || args.ints[2] < kFloor ||
+      args.ints[2] > kRoundPreferCeil) {
+    return false;
+  }
+  for (int axis = 1; axis <= 2; ++axis) {
+    if (x.shape[axis] > kMaxLength || y.shape[axis] > kMaxLength) return false;
+    if (!(resize_axis(args, axis).scale > 0.0f)) return false;
+  }
+  return true;
+}
+
+size_t resize_tasks(const OpArgs& args) { return elements_between(args.outputs[0].shape, 0, 2); }
 
 ResizeAxis resize_axis(const OpArgs& args, int axis) {
   const Shape &x = args.inputs[0].shape, &y = args.outputs[0].shape;

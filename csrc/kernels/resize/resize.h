@@ -17,6 +17,9 @@ enum ResizeMode { kNearest, kLinear };
 enum ResizeCoordinates { kHalfPixel, kAsymmetric, kAlignCorners, kPytorchHalfPixel };
 enum ResizeRounding { kFloor, kCeil, kRoundPreferFloor, kRoundPreferCeil };
 
+bool accepts_resize(const OpArgs& args);
+size_t resize_tasks(const OpArgs& args);  // one for each row of the output
+
 // One spatial axis.
 struct ResizeAxis {
   int32_t in, out;

@@ -13,6 +13,12 @@ struct F32Avx2 {
   static constexpr int32_t kLanes = 8;
 
   static Vector load(const float* p) { return _mm256_loadu_ps(p); }
+  // A load that GCC does not repeat for each use, as an operand of the instruction.
+  static Vector load_once(const float* p) {
+    Vector a = load(p);
+    asm("" : "+x"(a));
+    return a;
+  }
   static Vector broadcast(const float* p) { return _mm256_broadcast_ss(p); }
   static Vector fill(float x) { return _mm256_set1_ps(x); }
   static void store(float* p, Vector a) { _mm256_storeu_ps(p, a); }

@@ -14,6 +14,12 @@ struct F32Avx512 {
   static constexpr int32_t kLanes = 16;
 
   static Vector load(const float* p) { return _mm512_loadu_ps(p); }
+  // A load that GCC does not repeat for each use, as an operand of the instruction.
+  static Vector load_once(const float* p) {
+    Vector a = load(p);
+    asm("" : "+v"(a));
+    return a;
+  }
   static Vector broadcast(const float* p) { return _mm512_set1_ps(*p); }
   static Vector fill(float x) { return _mm512_set1_ps(x); }
   static void store(float* p, Vector a) { _mm512_storeu_ps(p, a); }

@@ -4,19 +4,6 @@
 namespace pyedge {
 namespace {
 
-bool accepts(const OpArgs& args, DType dtype) {
-  const TensorView &x = args.inputs[0], &y = args.outputs[0];
-  if (x.dtype != dtype || y.dtype != dtype || !same_quant(x, y)) return false;
-  if (x.shape.rank != y.shape.rank || args.int_count != x.shape.rank) return false;
-  bool seen[kMaxRank] = {};
-  for (int i = 0; i < y.shape.rank; ++i) {
-    const int axis = args.ints[i];
-    if (axis < 0 || axis >= x.shape.rank || seen[axis] || y.shape[i] != x.shape[axis]) return false;
-    seen[axis] = true;
-  }
-  return true;
-}
-
 template <typename T>
 void run(const OpArgs& args, const void*, void*, size_t begin, size_t end) {
   const Shape& shape = args.outputs[0].shape;
@@ -30,9 +17,6 @@ void run(const OpArgs& args, const void*, void*, size_t begin, size_t end) {
 }
 
 }  // namespace
-
-bool accepts_transpose_f32(const OpArgs& args) { return accepts(args, DType::kF32); }
-bool accepts_transpose_i8(const OpArgs& args) { return accepts(args, DType::kI8); }
 
 extern const Kernel transpose_f32_reference =
     plain_kernel("transpose_f32_reference", Op::k_transpose, Isa::reference, accepts_transpose_f32,

@@ -8,7 +8,7 @@ namespace pyedge {
 namespace {
 
 constexpr size_t kMinTasks = 16;       // enough for 16 threads, where there is work for them
-constexpr size_t kTaskWork = 1 << 20;  // multiply-adds that make a task worth handing out
+constexpr size_t kMaxTaps = 1024;      // bounds the scratch block: 3.5 MiB
 constexpr size_t kMergedChannels = 4;  // up to here a whole kernel row is one run
 // Pixels of a block. Weights that do not stay in L2 are read once for many pixels.
 constexpr size_t kBlock = 112, kLargeBlock = 448;
@@ -21,6 +21,11 @@ size_t align(size_t bytes) { return divide_up(bytes, kAlignment) * kAlignment; }
 bool padded(const OpArgs& args) {
   return args.op == Op::k_conv && (args.ints[4] | args.ints[5] | args.ints[6] | args.ints[7]) != 0;
 }
+
+// The output channels of a panel.
+struct Channels {
+  size_t group, first, count;
+};
 
 // Independent of the sizes of the image.
 struct Weights {
@@ -44,13 +49,19 @@ struct Weights {
     panel = (2 + run_count * run_length) * block;
   }
   size_t panels() const { return blocks * static_cast<size_t>(g.groups); }
+  size_t panel_offset(size_t index) const { return zeros + index * panel; }
+  Channels channels(size_t index) const {
+    const size_t group_out_c = static_cast<size_t>(g.group_out_c);
+    const size_t group = index / blocks, in_group = index % blocks * block;
+    return {group, group * group_out_c + in_group, smaller(group_out_c - in_group, block)};
+  }
   size_t bytes() const { return (zeros + panels() * panel) * sizeof(float); }
 };
 
-// How the output is cut into tasks: pixel blocks x panels, some neighbouring panels to a task.
+// How the output is cut into tasks: pixel blocks x panels.
 struct Tasks {
-  size_t pixels, pixel_blocks, panels, task_panels, panel_groups;
-  bool panels_first;  // neighbouring tasks share the pixel block, otherwise the panels
+  size_t pixels, pixel_blocks, panels;
+  bool panels_first;  // neighbouring tasks share the pixel block, otherwise the panel
 
   Tasks(const Weights& w, const F32Dense& isa) : pixels(w.g.pixels()), panels(w.panels()) {
     const size_t weight_bytes = panels * w.panel * sizeof(float);
@@ -59,24 +70,17 @@ struct Tasks {
       const size_t tiles = divide_up(pixels, static_cast<size_t>(isa.max_pixels));
       pixel_blocks = smaller(divide_up(kMinTasks, panels), tiles);
     }
-    const size_t panel_work = divide_up(pixels, pixel_blocks) * w.panel;
-    task_panels = smaller(divide_up(kTaskWork, panel_work), panels * pixel_blocks / kMinTasks);
-    task_panels = task_panels > 0 ? smaller(task_panels, panels) : 1;
-    panel_groups = divide_up(panels, task_panels);
     const size_t image_bytes = static_cast<size_t>(w.g.batch) * static_cast<size_t>(w.g.in_h) *
                                static_cast<size_t>(w.g.in_w) * static_cast<size_t>(w.g.in_c) *
                                sizeof(float);
     panels_first = image_bytes >= weight_bytes;
   }
-  size_t count() const { return pixel_blocks * panel_groups; }
+  size_t count() const { return pixel_blocks * panels; }
   size_t max_block() const { return divide_up(pixels, pixel_blocks); }
+  size_t panel(size_t task) const { return panels_first ? task % panels : task / pixel_blocks; }
   size_t pixel_block(size_t task) const {
-    return panels_first ? task / panel_groups : task % pixel_blocks;
+    return panels_first ? task / panels : task % pixel_blocks;
   }
-  size_t first_panel(size_t task) const {
-    return (panels_first ? task % panel_groups : task / pixel_blocks) * task_panels;
-  }
-  size_t end_panel(size_t task) const { return smaller(first_panel(task) + task_panels, panels); }
   size_t first_pixel(size_t block) const { return block * pixels / pixel_blocks; }
 };
 
@@ -181,23 +185,21 @@ void run_panel(const OpArgs& args, const F32Dense& isa, const Weights& w, size_t
                const PixelBlock& block, const float* prepared, const float* const* runs) {
   const ConvOutput out = conv_output(args);
   const size_t lanes = static_cast<size_t>(isa.lanes);
-  const size_t group_out_c = static_cast<size_t>(w.g.group_out_c);
-  const size_t group = panel_index / w.blocks, in_group = panel_index % w.blocks * w.block;
-  const size_t channels = smaller(group_out_c - in_group, w.block);
-  const size_t vectors = divide_up(channels, lanes);
-  const float* panel = prepared + w.zeros + panel_index * w.panel;
+  const Channels channels = w.channels(panel_index);
+  const size_t vectors = divide_up(channels.count, lanes);
+  const float* panel = prepared + w.panel_offset(panel_index);
   F32Tile tile{};
   tile.run_count = w.run_count, tile.run_length = w.run_length;
-  tile.x_offset = group * static_cast<size_t>(w.g.group_in_c);
+  tile.x_offset = channels.group * static_cast<size_t>(w.g.group_in_c);
   tile.bias = panel;
   tile.slope = out.has_slope ? panel + w.block : nullptr;
   tile.w = panel + 2 * w.block;
   tile.y_stride = static_cast<size_t>(w.g.out_c);
-  tile.last_lanes = channels - (vectors - 1) * lanes;
+  tile.last_lanes = channels.count - (vectors - 1) * lanes;
   tile.lo = out.lo, tile.hi = out.hi;
   for (size_t t = 0; t < block.tiles; ++t) {
     const size_t first = block.tile(t), pixels = block.tile(t + 1) - first;
-    const size_t at = (block.first + first) * tile.y_stride + group * group_out_c + in_group;
+    const size_t at = (block.first + first) * tile.y_stride + channels.first;
     tile.runs = runs + first * w.run_count;
     tile.residual = out.residual ? static_cast<const float*>(out.residual) + at : nullptr;
     tile.y = args.outputs[0].mutable_as<float>() + at;
@@ -209,7 +211,8 @@ void run_panel(const OpArgs& args, const F32Dense& isa, const Weights& w, size_t
 
 bool f32_dense_accepts(const OpArgs& args) {
   return args.inputs[kConvX].dtype == DType::kF32 &&
-         args.inputs[kConvWeight].dtype == DType::kF32 && args.outputs[0].dtype == DType::kF32;
+         args.inputs[kConvWeight].dtype == DType::kF32 && args.outputs[0].dtype == DType::kF32 &&
+         conv_geometry(args).taps() <= kMaxTaps;
 }
 
 // A vector that is partly filled takes as long as a full one.
@@ -228,17 +231,19 @@ void f32_dense_prepare(const OpArgs& args, const F32Dense& isa, void* prepared) 
   const Weights weights(args, isa);
   std::memset(prepared, 0, weights.bytes());
   const size_t run = weights.run_count * weights.run_length, block = weights.block;
-  const size_t group_out_c = static_cast<size_t>(weights.g.group_out_c);
-  for (size_t c = 0; c < static_cast<size_t>(weights.g.out_c); ++c) {
-    const size_t group = c / group_out_c, in_group = c % group_out_c;
-    float* panel = static_cast<float*>(prepared) + weights.zeros +
-                   (group * weights.blocks + in_group / block) * weights.panel;
-    const size_t lane = in_group % block;
-    const ConvChannel channel = conv_channel(args, static_cast<int32_t>(c));
-    panel[lane] = channel.bias + 0.0f;  // -0 becomes +0
-    panel[block + lane] = channel.slope;
-    const float* w = args.inputs[kConvWeight].as<float>() + c * run;
-    for (size_t k = 0; k < run; ++k) panel[(2 + k) * block + lane] = w[k];
+  for (size_t index = 0; index < weights.panels(); ++index) {
+    const Channels channels = weights.channels(index);
+    float* panel = static_cast<float*>(prepared) + weights.panel_offset(index);
+    for (size_t lane = 0; lane < channels.count; ++lane) {
+      const ConvChannel channel = conv_channel(args, static_cast<int32_t>(channels.first + lane));
+      panel[lane] = channel.bias + 0.0f;  // -0 becomes +0
+      panel[block + lane] = channel.slope;
+    }
+    const float* w = args.inputs[kConvWeight].as<float>() + channels.first * run;
+    for (size_t k = 0; k < run; ++k) {
+      float* row = panel + (2 + k) * block;
+      for (size_t lane = 0; lane < channels.count; ++lane) row[lane] = w[lane * run + k];
+    }
   }
 }
 
@@ -266,9 +271,8 @@ void f32_dense_run(const OpArgs& args, const F32Dense& isa, const void* prepared
     const PixelBlock block(tasks, pixel_block, isa);
     if (found != pixel_block) finder.find(block);
     found = pixel_block;
-    for (size_t panel = tasks.first_panel(task); panel < tasks.end_panel(task); ++panel) {
-      run_panel(args, isa, weights, panel, block, static_cast<const float*>(prepared), runs);
-    }
+    run_panel(args, isa, weights, tasks.panel(task), block, static_cast<const float*>(prepared),
+              runs);
   }
 }
 

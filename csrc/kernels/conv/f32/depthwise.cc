@@ -25,17 +25,24 @@ Inside inside(int32_t first, int32_t dilation, int32_t taps, int32_t size) {
   return r;
 }
 
-size_t output_rows(const ConvGeometry& g) {
-  return static_cast<size_t>(g.batch) * static_cast<size_t>(g.out_h);
-}
+// Neighbouring output columns that see the same columns of the kernel.
+struct Columns {
+  int32_t count;
+  Inside kx;
+  int32_t in_x;  // under the first tap
+};
 
-// Rows of the output to a task: enough to be worth handing out, but at least 16 tasks.
-size_t task_rows(const ConvGeometry& g) {
-  constexpr size_t kMinTasks = 16, kTaskWork = 1 << 18;
-  const size_t row_work = static_cast<size_t>(g.out_w) * static_cast<size_t>(g.out_c) * g.taps();
-  const size_t worthwhile = kTaskWork / row_work + 1, most = output_rows(g) / kMinTasks;
-  const size_t rows = worthwhile < most ? worthwhile : most;
-  return rows > 0 ? rows : 1;
+Columns columns_from(const ConvGeometry& g, int32_t out_x) {
+  const int32_t first_x = out_x * g.stride_w - g.pad_left;
+  const Inside kx = inside(first_x, g.dilation_w, g.kernel_w, g.in_w);
+  int32_t count = 1;
+  if (kx.begin == 0 && kx.end == g.kernel_w) {
+    const int32_t last_x = first_x + (g.kernel_w - 1) * g.dilation_w;
+    while (out_x + count < g.out_w && last_x + count * g.stride_w < g.in_w) {
+      ++count;
+    }
+  }
+  return {count, kx, first_x + kx.begin * g.dilation_w};
 }
 
 }  // namespace
@@ -68,9 +75,10 @@ void f32_depthwise_prepare(const OpArgs& args, void* prepared) {
   }
 }
 
+// A task is a row of the output.
 size_t f32_depthwise_tasks(const OpArgs& args) {
   const ConvGeometry g = conv_geometry(args);
-  return (output_rows(g) + task_rows(g) - 1) / task_rows(g);
+  return static_cast<size_t>(g.batch) * static_cast<size_t>(g.out_h);
 }
 
 void f32_depthwise_run(const OpArgs& args, const F32Depthwise& isa, const void* prepared,
@@ -89,37 +97,28 @@ void f32_depthwise_run(const OpArgs& args, const F32Depthwise& isa, const void* 
   row.w_tap_y = static_cast<size_t>(g.kernel_w) * padded, row.w_tap_x = padded;
   row.x_pixel = static_cast<size_t>(g.stride_w) * c, row.y_pixel = c;
   row.lo = out.lo, row.hi = out.hi;
-  const size_t rows = task_rows(g), all_rows = output_rows(g);
-  const size_t end_row = end * rows < all_rows ? end * rows : all_rows;
-  for (size_t out_row = begin * rows; out_row < end_row; ++out_row) {
+  for (size_t out_row = begin; out_row < end; ++out_row) {
     const size_t image = out_row / static_cast<size_t>(g.out_h);
     const int32_t out_y = static_cast<int32_t>(out_row % static_cast<size_t>(g.out_h));
     const int32_t first_y = out_y * g.stride_h - g.pad_top;
     const Inside ky = inside(first_y, g.dilation_h, g.kernel_h, g.in_h);
-    const float* x =
-        args.inputs[kConvX].as<float>() + image * static_cast<size_t>(g.in_h) * in_w * c;
+    const int32_t in_y = first_y + ky.begin * g.dilation_h;
     row.kernel_h = static_cast<size_t>(ky.end - ky.begin);
-    int32_t out_x = 0;
-    while (out_x < g.out_w) {
-      const int32_t first_x = out_x * g.stride_w - g.pad_left;
-      const Inside kx = inside(first_x, g.dilation_w, g.kernel_w, g.in_w);
-      int32_t next = out_x + 1;
-      if (kx.begin == 0 && kx.end == g.kernel_w) {  // as long as the last tap stays inside
-        next = (g.in_w - 1 - (g.kernel_w - 1) * g.dilation_w + g.pad_left) / g.stride_w + 1;
-        next = next < g.out_w ? next : g.out_w;
+    Columns columns{};
+    for (int32_t out_x = 0; out_x < g.out_w; out_x += columns.count) {
+      columns = columns_from(g, out_x);
+      row.pixels = static_cast<size_t>(columns.count);
+      row.kernel_w = static_cast<size_t>(columns.kx.end - columns.kx.begin);
+      row.x = args.inputs[kConvX].as<float>();
+      if (row.kernel_h > 0 && row.kernel_w > 0) {
+        const size_t in_row = image * static_cast<size_t>(g.in_h) + static_cast<size_t>(in_y);
+        row.x += (in_row * in_w + static_cast<size_t>(columns.in_x)) * c;
       }
-      const int32_t y = first_y + ky.begin * g.dilation_h;
-      const int32_t at_x = first_x + kx.begin * g.dilation_w;
-      const bool empty = ky.begin == ky.end || kx.begin == kx.end;
-      row.kernel_w = static_cast<size_t>(kx.end - kx.begin);
-      row.x = empty ? x : x + (static_cast<size_t>(y) * in_w + static_cast<size_t>(at_x)) * c;
-      row.w = bias + (2 + static_cast<size_t>(ky.begin * g.kernel_w + kx.begin)) * padded;
-      row.pixels = static_cast<size_t>(next - out_x);
+      row.w = bias + (2 + static_cast<size_t>(ky.begin * g.kernel_w + columns.kx.begin)) * padded;
       const size_t at = (out_row * static_cast<size_t>(g.out_w) + static_cast<size_t>(out_x)) * c;
       row.y = args.outputs[0].mutable_as<float>() + at;
       row.residual = out.residual ? static_cast<const float*>(out.residual) + at : nullptr;
       isa.row(row);
-      out_x = next;
     }
   }
 }

@@ -39,7 +39,7 @@ void depthwise_tile(const F32DepthwiseRow& row, size_t pixel) {
       }
 #pragma GCC unroll 32
       for (int column = 0; column < kColumns; ++column) {
-        const Vector v = V::load(x_row + static_cast<size_t>(column) * row.x_tap_x);
+        const Vector v = V::load_once(x_row + static_cast<size_t>(column) * row.x_tap_x);
 #pragma GCC unroll 32
         for (int i = 0; i < kPixels; ++i) {
           const int kx = column - i * kStride;

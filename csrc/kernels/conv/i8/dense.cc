@@ -76,7 +76,10 @@ class Packer {
         contiguous_(args.op == Op::k_fully_connected ||
                     (weights.merged && g_.taps() == 1 && g_.stride_h == 1 && g_.stride_w == 1 &&
                      g_.out_h == g_.in_h && g_.out_w == g_.in_w && g_.pad_top == 0 &&
-                     g_.pad_left == 0)) {}
+                     g_.pad_left == 0)),
+        short_rows_(weights.merged && g_.kernel_w > 1 &&
+                    w_.k <= kShortRun * static_cast<size_t>(g_.kernel_h) &&
+                    row_length_ + kShortRun <= kStaging) {}
 
   void pack(size_t begin, size_t end, size_t group, uint8_t* rows) {
     packed_ = rows;
@@ -102,15 +105,19 @@ class Packer {
  private:
   void append_pixel(size_t image, int32_t out_y, int32_t out_x, size_t group) {
     const size_t in_c = static_cast<size_t>(g_.in_c);
-    const int8_t* plane = x_ + image * static_cast<size_t>(g_.in_h) *
-                                   static_cast<size_t>(g_.in_w) * in_c +
+    const size_t row_bytes = static_cast<size_t>(g_.in_w) * in_c;
+    const int8_t* plane = x_ + image * static_cast<size_t>(g_.in_h) * row_bytes +
                           group * static_cast<size_t>(g_.group_in_c);
-    const int32_t x = out_x * g_.stride_w - g_.pad_left;
-    for (int32_t ky = 0; ky < g_.kernel_h; ++ky) {
-      const int32_t y = out_y * g_.stride_h - g_.pad_top + ky * g_.dilation_h;
+    const int32_t x = out_x * g_.stride_w - g_.pad_left, top = out_y * g_.stride_h - g_.pad_top;
+    const int32_t bottom = top + (g_.kernel_h - 1) * g_.dilation_h;
+    if (short_rows_ && x >= 0 && x + g_.kernel_w <= g_.in_w && top >= 0 && bottom < g_.in_h) {
+      append_short_rows(plane + static_cast<size_t>(top) * row_bytes + static_cast<size_t>(x) * in_c,
+                        static_cast<size_t>(g_.dilation_h) * row_bytes);
+      return;
+    }
+    for (int32_t y = top; y <= bottom; y += g_.dilation_h) {
       const bool inside = y >= 0 && y < g_.in_h;
-      const int8_t* row =
-          inside ? plane + static_cast<size_t>(y) * static_cast<size_t>(g_.in_w) * in_c : nullptr;
+      const int8_t* row = inside ? plane + static_cast<size_t>(y) * row_bytes : nullptr;
       if (w_.merged) {
         append_merged_row(row, x);
       } else {
@@ -118,7 +125,16 @@ class Packer {
       }
     }
     // The weights of the last step's missing activations are zero.
-    runs_[count_ - 1].length += row_length_ - w_.k;
+    if (row_length_ > w_.k) append(padding_, row_length_ - w_.k);
+  }
+
+  // The kernel rows of a pixel, all inside the image: of first layers, where they are many.
+  void append_short_rows(const int8_t* row, size_t step) {
+    int8_t* to = stage(row_length_);
+    const size_t length = w_.k / static_cast<size_t>(g_.kernel_h);
+    for (int32_t ky = 0; ky < g_.kernel_h; ++ky, row += step, to += length) {
+      std::memcpy(to, row, kShortRun);
+    }
   }
 
   // A kernel row: padding on the left, the image, padding on the right.
@@ -146,6 +162,14 @@ class Packer {
   }
 
   void append(const int8_t* data, size_t length) {
+    if (length <= kShortRun) {
+      std::memcpy(stage(length), data, kShortRun);
+    } else {
+      append_run(data, length);
+    }
+  }
+
+  void append_run(const int8_t* data, size_t length) {
     if (count_ > 0 && runs_[count_ - 1].data + runs_[count_ - 1].length == data) {
       runs_[count_ - 1].length += length;
       return;
@@ -154,12 +178,24 @@ class Packer {
     runs_[count_++] = {data, length};
   }
 
+  // Where to copy short runs of `length` bytes together, with space for kShortRun more.
+  int8_t* stage(size_t length) {
+    if (staged_ + length + kShortRun > kStaging || count_ == kMaxRuns) flush();
+    int8_t* to = staging_ + staged_;
+    append_run(to, length);
+    staged_ += length;
+    return to;
+  }
+
   void flush() {
     packed_ = isa_.pack(runs_, count_, zero_point_, packed_);
     count_ = 0;
+    staged_ = 0;
   }
 
   static constexpr size_t kMaxRuns = 64;
+  static constexpr size_t kShortRun = 32;  // bytes: up to here runs are copied together first
+  static constexpr size_t kStaging = 2048;
 
   const I8Dense& isa_;
   const Weights& w_;
@@ -168,10 +204,11 @@ class Packer {
   int32_t zero_point_;
   const int8_t* padding_;
   size_t row_length_;
-  bool contiguous_;
+  bool contiguous_, short_rows_;
   uint8_t* packed_ = nullptr;
-  size_t count_ = 0;
+  size_t count_ = 0, staged_ = 0;
   I8Run runs_[kMaxRuns];
+  int8_t staging_[kStaging];
 };
 
 void pack_panel(const OpArgs& args, const I8Dense& isa, const Weights& w, size_t first,

@@ -43,65 +43,63 @@ void dense_sums(const I8Panel& p, const uint8_t* rows, int32_t* sums) {
 }
 
 template <class V>
-void dense_tile(const I8Panel& p, size_t pixels, const uint8_t* rows, int32_t* sums) {
-  static_assert(V::kTilePixels == 6, "one case for each number of pixels");
-  switch (pixels) {
-    case 1:
-      return dense_sums<V, 1>(p, rows, sums);
-    case 2:
-      return dense_sums<V, 2>(p, rows, sums);
-    case 3:
-      return dense_sums<V, 3>(p, rows, sums);
-    case 4:
-      return dense_sums<V, 4>(p, rows, sums);
-    case 5:
-      return dense_sums<V, 5>(p, rows, sums);
-    default:
-      return dense_sums<V, 6>(p, rows, sums);
-  }
-}
+constexpr void (*kDenseSums[])(const I8Panel&, const uint8_t*, int32_t*) = {
+    dense_sums<V, 1>, dense_sums<V, 2>, dense_sums<V, 3>,
+    dense_sums<V, 4>, dense_sums<V, 5>, dense_sums<V, 6>};
 
 // Tiles of as equal numbers of pixels as can be: a tile of one would read the weights for little.
 template <class V>
 void dense_panel(const I8Panel& p, const I8Finish& f) {
-  alignas(kAlignment) int32_t sums[V::kTilePixels * kI8BlockVectors * V::kLanes];
-  const I8FinishFunction finish = finish_function<V>(f);
-  const size_t tiles = (p.pixels + V::kTilePixels - 1) / V::kTilePixels;
-  size_t pixel = 0;
-  for (size_t tile = 0; tile < tiles; ++tile) {
-    const size_t pixels = (tile + 1) * p.pixels / tiles - pixel;
-    dense_tile<V>(p, pixels, p.rows + pixel * p.steps * 4, sums);
-    finish(f, p.channels, sums, pixels, p.at + pixel * f.y_stride, p.channel_count);
-    pixel += pixels;
-  }
+  static_assert(V::kTilePixels == sizeof kDenseSums<V> / sizeof kDenseSums<V>[0], "");
+  with_finish<V>(f, p.channels, p.channel_count, [&](const auto& finish) {
+    constexpr size_t kBlock = kI8BlockVectors * V::kLanes;
+    alignas(kAlignment) int32_t sums[V::kTilePixels * kBlock];
+    const size_t tiles = (p.pixels + V::kTilePixels - 1) / V::kTilePixels;
+    size_t pixel = 0, at = p.at;
+    for (size_t tile = 0; tile < tiles; ++tile) {
+      const size_t pixels = (tile + 1) * p.pixels / tiles - pixel;
+      kDenseSums<V>[pixels - 1](p, p.rows + pixel * p.steps * 4, sums);
+      pixel += pixels;
+      for (size_t i = 0; i < pixels; ++i, at += f.y_stride) {
+        typename V::Int block[kI8BlockVectors];
+        for (size_t v = 0; v < kI8BlockVectors; ++v) {
+          block[v] = V::load(sums + i * kBlock + v * V::kLanes);
+        }
+        finish(block, at);
+      }
+    }
+  });
+}
+
+template <class V>
+constexpr I8Dense kDense = {{V::kLanes, V::kGroup, V::kBiased}, V::kTileVectors, V::kTilePixels, V::pack, dense_panel<V>};
+
+template <class Wide, class Narrow>
+const I8Dense& dense_isa(const OpArgs& args) {
+  const I8Dense &wide = kDense<Wide>, &narrow = kDense<Narrow>;
+  return i8_prefers_narrow(args, wide.layout, narrow.layout) ? narrow : wide;
 }
 
 // The row of the table of kernels for an instruction set.
-template <class V>
-constexpr I8Layout layout_of() {
-  return {V::kLanes, V::kGroup, V::kBiased};
-}
-
-template <class V>
-constexpr I8Dense dense_isa() {
-  return {layout_of<V>(), V::kTileVectors, V::kTilePixels, V::pack, dense_panel<V>};
-}
-
-template <class V>
+template <class Wide, class Narrow>
 constexpr Kernel i8_dense_kernel(const char* name, Isa isa) {
   return {name,
           Op::k_conv,
           isa,
           i8_accepts,
           nullptr,
-          [](const OpArgs& args) { return i8_dense_prepared_bytes(args, dense_isa<V>()); },
-          [](const OpArgs& args, void* prepared) {
-            i8_dense_prepare(args, dense_isa<V>(), prepared);
+          [](const OpArgs& args) {
+            return i8_dense_prepared_bytes(args, dense_isa<Wide, Narrow>(args));
           },
-          [](const OpArgs& args) { return i8_dense_scratch_bytes(args, dense_isa<V>()); },
-          [](const OpArgs& args) { return i8_dense_tasks(args, dense_isa<V>()); },
+          [](const OpArgs& args, void* prepared) {
+            i8_dense_prepare(args, dense_isa<Wide, Narrow>(args), prepared);
+          },
+          [](const OpArgs& args) {
+            return i8_dense_scratch_bytes(args, dense_isa<Wide, Narrow>(args));
+          },
+          [](const OpArgs& args) { return i8_dense_tasks(args, dense_isa<Wide, Narrow>(args)); },
           [](const OpArgs& args, const void* prepared, void* scratch, size_t begin, size_t end) {
-            i8_dense_run(args, dense_isa<V>(), prepared, scratch, begin, end);
+            i8_dense_run(args, dense_isa<Wide, Narrow>(args), prepared, scratch, begin, end);
           }};
 }
 

@@ -7,8 +7,8 @@
 namespace pyedge {
 namespace {
 
-constexpr int32_t kMaxKernelH = 32;  // bounds the list of rows
-constexpr size_t kMaxGroup = 4;
+constexpr int32_t kMaxKernel = 32;  // bounds the lists of rows and taps
+constexpr size_t kMinGroup = 2, kMaxGroup = 4;
 
 size_t divide_up(size_t a, size_t b) { return (a + b - 1) / b; }
 size_t align_up(size_t n) { return divide_up(n, kAlignment) * kAlignment; }
@@ -17,20 +17,27 @@ struct Weights {
   ConvGeometry g;
   size_t block, blocks;
   size_t row_groups;
+  size_t out_rows;  // that a task makes from the same columns
   size_t block_bytes;
 
   Weights(const OpArgs& args, const I8Depthwise& isa)
       : g(conv_geometry(args)), block(i8_block(isa.layout)) {
+    const size_t kernel_h = static_cast<size_t>(g.kernel_h), group = isa.layout.group;
     blocks = divide_up(static_cast<size_t>(g.out_c), block);
-    row_groups = divide_up(static_cast<size_t>(g.kernel_h), isa.layout.group);
-    block_bytes = i8_channels_bytes(isa.layout) +
-                  align_up(static_cast<size_t>(g.kernel_w) * row_groups * isa.layout.group * block);
+    row_groups = divide_up(kernel_h, group);
+    out_rows = g.stride_h == 1 && g.dilation_h == 1 && row_groups * group > kernel_h ? 2 : 1;
+    block_bytes =
+        i8_channels_bytes(isa.layout) +
+        align_up(out_rows * taps() * group * block);
   }
+  size_t taps() const { return static_cast<size_t>(g.kernel_w) * row_groups; }
   size_t first_block() const { return kI8HeaderBytes + align_up(block); }
+  size_t row_tasks() const { return divide_up(static_cast<size_t>(g.out_h), out_rows); }
 };
 
-void pack_block(const OpArgs& args, const I8Depthwise& isa, const Weights& w, size_t first,
-                size_t count, int8_t* packed) {
+// The weights for the output row `shift` rows below the first.
+int8_t* pack_block(const OpArgs& args, const I8Depthwise& isa, const Weights& w, size_t first,
+                   size_t count, size_t shift, int8_t* packed) {
   const size_t kernel_w = static_cast<size_t>(w.g.kernel_w);
   const size_t kernel_h = static_cast<size_t>(w.g.kernel_h), group = isa.layout.group;
   for (size_t kx = 0; kx < kernel_w; ++kx) {
@@ -39,12 +46,14 @@ void pack_block(const OpArgs& args, const I8Depthwise& isa, const Weights& w, si
         const size_t channel = i8_channel(isa.layout, position);
         const int8_t* source =
             args.inputs[kConvWeight].as<int8_t>() + (first + channel) * w.g.taps();
-        for (size_t ky = row_group * group; ky < (row_group + 1) * group; ++ky) {
-          *packed++ = channel < count && ky < kernel_h ? source[ky * kernel_w + kx] : int8_t{0};
+        for (size_t row = row_group * group; row < (row_group + 1) * group; ++row) {
+          const bool inside = channel < count && row >= shift && row - shift < kernel_h;
+          *packed++ = inside ? source[(row - shift) * kernel_w + kx] : int8_t{0};
         }
       }
     }
   }
+  return packed;
 }
 
 }  // namespace
@@ -52,7 +61,8 @@ void pack_block(const OpArgs& args, const I8Depthwise& isa, const Weights& w, si
 bool i8_depthwise_accepts(const OpArgs& args) {
   if (!i8_accepts(args) || args.op == Op::k_fully_connected) return false;
   const ConvGeometry g = conv_geometry(args);
-  return g.depthwise() && g.group_out_c == 1 && g.kernel_h <= kMaxKernelH;
+  return g.depthwise() && g.group_out_c == 1 && g.kernel_h <= kMaxKernel &&
+         g.kernel_w <= kMaxKernel;
 }
 
 // The dense kernel would multiply one channel at a time.
@@ -74,8 +84,10 @@ void i8_depthwise_prepare(const OpArgs& args, const I8Depthwise& isa, void* prep
     const size_t first = i * w.block;
     const size_t count = channels - first < w.block ? channels - first : w.block;
     i8_prepare_channels(args, isa.layout, first, count, w.g.taps(), block);
-    pack_block(args, isa, w, first, count,
-               reinterpret_cast<int8_t*>(block + i8_channels_bytes(isa.layout)));
+    int8_t* packed = reinterpret_cast<int8_t*>(block + i8_channels_bytes(isa.layout));
+    for (size_t shift = 0; shift < w.out_rows; ++shift) {
+      packed = pack_block(args, isa, w, first, count, shift, packed);
+    }
   }
 }
 
@@ -86,10 +98,10 @@ size_t i8_depthwise_scratch_bytes(const OpArgs& args, const I8Depthwise& isa) {
   return static_cast<size_t>(columns) * w.row_groups * w.block * 4;
 }
 
-// A task is one row of outputs of one block of channels.
+// A task is one block of channels in the output rows that share columns.
 size_t i8_depthwise_tasks(const OpArgs& args, const I8Depthwise& isa) {
   const Weights w(args, isa);
-  return static_cast<size_t>(w.g.batch) * static_cast<size_t>(w.g.out_h) * w.blocks;
+  return static_cast<size_t>(w.g.batch) * w.row_tasks() * w.blocks;
 }
 
 void i8_depthwise_run(const OpArgs& args, const I8Depthwise& isa, const void* prepared,
@@ -100,24 +112,33 @@ void i8_depthwise_run(const OpArgs& args, const I8Depthwise& isa, const void* pr
   const int8_t* padding = reinterpret_cast<const int8_t*>(bytes + kI8HeaderBytes);
   const I8Finish finish = i8_finish(args, *static_cast<const I8Header*>(prepared));
   const size_t in_c = static_cast<size_t>(g.in_c), out_h = static_cast<size_t>(g.out_h);
-  const int8_t* rows[kMaxKernelH + kMaxGroup];
-  size_t pixel_bytes[kMaxKernelH + kMaxGroup];
+  const int8_t* rows[kMaxKernel + kMaxGroup];
+  size_t pixel_bytes[kMaxKernel + kMaxGroup];
+  size_t tap_offsets[kMaxKernel * kMaxKernel / kMinGroup];
+  const size_t column = w.row_groups * w.block;
+  for (size_t tap = 0; tap < w.taps(); ++tap) {
+    tap_offsets[tap] = tap / w.row_groups * static_cast<size_t>(g.dilation_w) * column +
+                       tap % w.row_groups * w.block;
+  }
   I8DepthwiseRow row{};
   row.rows = rows;
   row.pixel_bytes = pixel_bytes;
   row.row_groups = w.row_groups;
+  row.taps = w.taps();
+  row.tap_offsets = tap_offsets;
   row.in_w = g.in_w, row.out_w = g.out_w, row.kernel_w = g.kernel_w;
   row.stride_w = g.stride_w, row.dilation_w = g.dilation_w, row.pad_left = g.pad_left;
   row.zero_point = args.inputs[kConvX].quant.zero_point;
-  row.columns = scratch;
+  row.columns = static_cast<int32_t*>(scratch);
   for (size_t task = begin; task < end; ++task) {
-    const size_t block = task % w.blocks, out_row = task / w.blocks;
+    const size_t block = task % w.blocks, row_task = task / w.blocks;
     const size_t first = block * w.block, channels = static_cast<size_t>(g.out_c) - first;
-    const size_t image = out_row / out_h;
-    const int32_t top = static_cast<int32_t>(out_row % out_h) * g.stride_h - g.pad_top;
+    const size_t image = row_task / w.row_tasks();
+    const size_t out_y = row_task % w.row_tasks() * w.out_rows;
+    const int32_t top = static_cast<int32_t>(out_y) * g.stride_h - g.pad_top;
     for (size_t r = 0; r < w.row_groups * isa.layout.group; ++r) {
-      const int32_t ky = static_cast<int32_t>(r), y = top + ky * g.dilation_h;
-      const bool inside = ky < g.kernel_h && y >= 0 && y < g.in_h;
+      const int32_t y = top + static_cast<int32_t>(r) * g.dilation_h;
+      const bool inside = y >= 0 && y < g.in_h;
       const size_t in_row = image * static_cast<size_t>(g.in_h) + static_cast<size_t>(y);
       rows[r] = inside ? args.inputs[kConvX].as<int8_t>() +
                              in_row * static_cast<size_t>(g.in_w) * in_c + first
@@ -128,7 +149,8 @@ void i8_depthwise_run(const OpArgs& args, const I8Depthwise& isa, const void* pr
     row.channels = i8_channels(isa.layout, block_bytes);
     row.w = reinterpret_cast<const int8_t*>(block_bytes + i8_channels_bytes(isa.layout));
     row.channel_count = channels < w.block ? channels : w.block;
-    row.at = out_row * static_cast<size_t>(g.out_w) * finish.y_stride + first;
+    row.out_rows = out_h - out_y < w.out_rows ? out_h - out_y : w.out_rows;
+    row.at = (image * out_h + out_y) * static_cast<size_t>(g.out_w) * finish.y_stride + first;
     isa.row(row, finish);
   }
 }

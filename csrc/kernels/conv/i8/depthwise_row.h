@@ -8,123 +8,113 @@
 namespace pyedge {
 namespace {
 
-constexpr size_t kRowTile = 8;  // outputs accumulated at once
-
 // Columns [begin, end) of the image, interleaved: [columns][row_groups][4 vectors].
 template <class V>
 void build_columns(const I8DepthwiseRow& row, int32_t begin, int32_t end, int32_t* columns) {
   constexpr size_t kBlock = kI8BlockVectors * V::kLanes;
   const typename V::Int padding = V::packed_zero_point(row.zero_point);
-  for (int32_t x = begin; x < end; ++x) {
-    const bool inside = x >= 0 && x < row.in_w;
-    for (size_t group = 0; group < row.row_groups; ++group, columns += kBlock) {
-      typename V::Int column[kI8BlockVectors] = {padding, padding, padding, padding};
-      if (inside) {
-        const int8_t* pixels[V::kGroup];
-        for (size_t r = 0; r < V::kGroup; ++r) {
-          const size_t at = group * V::kGroup + r;
-          pixels[r] = row.rows[at] + static_cast<size_t>(x) * row.pixel_bytes[at];
-        }
-        V::interleave(pixels, row.zero_point, column);
+  const int32_t in_w = row.in_w, zero_point = row.zero_point, first = begin > 0 ? begin : 0;
+  const size_t column_step = row.row_groups * kBlock;
+  for (size_t group = 0; group < row.row_groups; ++group) {
+    const int8_t* pixels[V::kGroup];
+    size_t pixel_bytes[V::kGroup];
+    for (size_t r = 0; r < V::kGroup; ++r) {
+      pixel_bytes[r] = row.pixel_bytes[group * V::kGroup + r];
+      pixels[r] = row.rows[group * V::kGroup + r] + static_cast<size_t>(first) * pixel_bytes[r];
+    }
+    int32_t* column = columns + group * kBlock;
+    for (int32_t x = begin; x < end; ++x, column += column_step) {
+      typename V::Int bytes[kI8BlockVectors] = {padding, padding, padding, padding};
+      if (x >= 0 && x < in_w) {
+        V::interleave(pixels, zero_point, bytes);
+        for (size_t r = 0; r < V::kGroup; ++r) pixels[r] += pixel_bytes[r];
       }
-      for (size_t v = 0; v < kI8BlockVectors; ++v) V::store(columns + v * V::kLanes, column[v]);
+      for (size_t v = 0; v < kI8BlockVectors; ++v) V::store(column + v * V::kLanes, bytes[v]);
     }
   }
 }
 
 // kPixels outputs, the first of which begins at `columns`; `step` int32 from one to the next.
-template <class V, size_t kPixels>
-void depthwise_sums(const I8DepthwiseRow& row, const int32_t* columns, size_t step,
-                    int32_t* sums) {
-  constexpr size_t kBlock = kI8BlockVectors * V::kLanes, kVectorBytes = V::kLanes * V::kGroup;
-  const size_t column = row.row_groups * kBlock;
-  const size_t tap_step = static_cast<size_t>(row.dilation_w) * column;
+template <class V, size_t kPixels, class Finish>
+void depthwise_pixels(const I8DepthwiseRow& row, const int8_t* w, const int32_t* columns,
+                      size_t step, const Finish& finish, size_t y_stride, size_t at) {
+  constexpr size_t kVectorBytes = V::kLanes * V::kGroup;
+  typename V::Int acc[kPixels][kI8BlockVectors];
   for (size_t v = 0; v < kI8BlockVectors; ++v) {
-    typename V::Int acc[kPixels];
-    for (size_t i = 0; i < kPixels; ++i) acc[i] = V::load(row.channels.initial + v * V::kLanes);
-    const int8_t* w = row.w + v * kVectorBytes;
-    const int32_t* a = columns + v * V::kLanes;
-    for (int32_t kx = 0; kx < row.kernel_w; ++kx, a += tap_step) {
-      for (size_t at = 0; at < column; at += kBlock, w += kI8BlockVectors * kVectorBytes) {
-        const typename V::Int weights = V::load_weights(w);
-        for (size_t i = 0; i < kPixels; ++i) {
-          acc[i] = V::dot(acc[i], V::load(a + at + i * step), weights);
-        }
+    for (size_t i = 0; i < kPixels; ++i) {
+      acc[i][v] = V::load(row.channels.initial + v * V::kLanes);
+    }
+  }
+  for (size_t tap = 0; tap < row.taps; ++tap, w += kI8BlockVectors * kVectorBytes) {
+    const int32_t* a = columns + row.tap_offsets[tap];
+    for (size_t v = 0; v < kI8BlockVectors; ++v) {
+      const typename V::Int weights = V::load_weights(w + v * kVectorBytes);
+      for (size_t i = 0; i < kPixels; ++i) {
+        acc[i][v] = V::dot(acc[i][v], V::load(a + i * step + v * V::kLanes), weights);
       }
     }
-    for (size_t i = 0; i < kPixels; ++i) V::store(sums + i * kBlock + v * V::kLanes, acc[i]);
   }
-}
-
-template <class V>
-void depthwise_tile(const I8DepthwiseRow& row, size_t pixels, const int32_t* columns, size_t step,
-                    int32_t* sums) {
-  switch (pixels) {
-    case 1:
-      return depthwise_sums<V, 1>(row, columns, step, sums);
-    case 2:
-      return depthwise_sums<V, 2>(row, columns, step, sums);
-    case 3:
-      return depthwise_sums<V, 3>(row, columns, step, sums);
-    case 4:
-      return depthwise_sums<V, 4>(row, columns, step, sums);
-    case 5:
-      return depthwise_sums<V, 5>(row, columns, step, sums);
-    case 6:
-      return depthwise_sums<V, 6>(row, columns, step, sums);
-    case 7:
-      return depthwise_sums<V, 7>(row, columns, step, sums);
-    default:
-      return depthwise_sums<V, kRowTile>(row, columns, step, sums);
-  }
+  for (size_t i = 0; i < kPixels; ++i) finish(acc[i], at + i * y_stride);
 }
 
 template <class V>
 void depthwise_row(const I8DepthwiseRow& row, const I8Finish& f) {
-  constexpr size_t kBlock = kI8BlockVectors * V::kLanes;
-  alignas(kAlignment) int32_t sums[kRowTile * kBlock];
-  const I8FinishFunction finish = finish_function<V>(f);
-  int32_t* columns = static_cast<int32_t*>(row.columns);
+  constexpr size_t kBlock = kI8BlockVectors * V::kLanes, kPixels = V::kDepthwisePixels;
   const size_t step = static_cast<size_t>(row.stride_w) * row.row_groups * kBlock;
+  const size_t weights = row.taps * kBlock * V::kGroup;
   const int32_t span = (row.kernel_w - 1) * row.dilation_w + 1;
-  for (int32_t begin = 0; begin < row.out_w; begin += kI8Strip) {
-    const int32_t end = row.out_w - begin < kI8Strip ? row.out_w : begin + kI8Strip;
-    build_columns<V>(row, begin * row.stride_w - row.pad_left,
-                     (end - 1) * row.stride_w - row.pad_left + span, columns);
-    const size_t count = static_cast<size_t>(end - begin);
-    const size_t tiles = (count + kRowTile - 1) / kRowTile;
-    size_t pixel = 0;
-    for (size_t tile = 0; tile < tiles; ++tile) {
-      const size_t pixels = (tile + 1) * count / tiles - pixel;
-      depthwise_tile<V>(row, pixels, columns + pixel * step, step, sums);
-      const size_t at = row.at + (static_cast<size_t>(begin) + pixel) * f.y_stride;
-      finish(f, row.channels, sums, pixels, at, row.channel_count);
-      pixel += pixels;
+  const size_t y_stride = f.y_stride, row_stride = static_cast<size_t>(row.out_w) * y_stride;
+  with_finish<V>(f, row.channels, row.channel_count, [&](const auto& finish) {
+    for (int32_t begin = 0; begin < row.out_w; begin += kI8Strip) {
+      const int32_t end = row.out_w - begin < kI8Strip ? row.out_w : begin + kI8Strip;
+      build_columns<V>(row, begin * row.stride_w - row.pad_left,
+                       (end - 1) * row.stride_w - row.pad_left + span, row.columns);
+      for (size_t r = 0; r < row.out_rows; ++r) {
+        const int8_t* w = row.w + r * weights;
+        const int32_t* columns = row.columns;
+        size_t at = row.at + r * row_stride + static_cast<size_t>(begin) * y_stride;
+        size_t left = static_cast<size_t>(end - begin);
+        for (; left >= kPixels; left -= kPixels, columns += kPixels * step) {
+          depthwise_pixels<V, kPixels>(row, w, columns, step, finish, y_stride, at);
+          at += kPixels * y_stride;
+        }
+        for (; left > 0; --left, columns += step, at += y_stride) {
+          depthwise_pixels<V, 1>(row, w, columns, step, finish, y_stride, at);
+        }
+      }
     }
-  }
+  });
+}
+
+template <class V>
+constexpr I8Depthwise kDepthwise = {{V::kLanes, V::kGroup, V::kBiased}, depthwise_row<V>};
+
+template <class Wide, class Narrow>
+const I8Depthwise& depthwise_isa(const OpArgs& args) {
+  const I8Depthwise &wide = kDepthwise<Wide>, &narrow = kDepthwise<Narrow>;
+  return i8_prefers_narrow(args, wide.layout, narrow.layout) ? narrow : wide;
 }
 
 // The row of the table of kernels for an instruction set.
-template <class V>
-constexpr I8Depthwise depthwise_isa() {
-  return {{V::kLanes, V::kGroup, V::kBiased}, depthwise_row<V>};
-}
-
-template <class V>
+template <class Wide, class Narrow>
 constexpr Kernel i8_depthwise_kernel(const char* name, Isa isa) {
   return {name,
           Op::k_conv,
           isa,
           i8_depthwise_accepts,
           i8_depthwise_cost,
-          [](const OpArgs& args) { return i8_depthwise_prepared_bytes(args, depthwise_isa<V>()); },
-          [](const OpArgs& args, void* prepared) {
-            i8_depthwise_prepare(args, depthwise_isa<V>(), prepared);
+          [](const OpArgs& args) {
+            return i8_depthwise_prepared_bytes(args, depthwise_isa<Wide, Narrow>(args));
           },
-          [](const OpArgs& args) { return i8_depthwise_scratch_bytes(args, depthwise_isa<V>()); },
-          [](const OpArgs& args) { return i8_depthwise_tasks(args, depthwise_isa<V>()); },
+          [](const OpArgs& args, void* prepared) {
+            i8_depthwise_prepare(args, depthwise_isa<Wide, Narrow>(args), prepared);
+          },
+          [](const OpArgs& args) {
+            return i8_depthwise_scratch_bytes(args, depthwise_isa<Wide, Narrow>(args));
+          },
+          [](const OpArgs& args) { return i8_depthwise_tasks(args, depthwise_isa<Wide, Narrow>(args)); },
           [](const OpArgs& args, const void* prepared, void* scratch, size_t begin, size_t end) {
-            i8_depthwise_run(args, depthwise_isa<V>(), prepared, scratch, begin, end);
+            i8_depthwise_run(args, depthwise_isa<Wide, Narrow>(args), prepared, scratch, begin, end);
           }};
 }
 

@@ -7,94 +7,108 @@
 namespace pyedge {
 namespace {
 
-// `sums`: [pixels][block] accumulators in the order of the lanes; `at`: where the first pixel's
-// first channel lies in y.
-using I8FinishFunction = void (*)(const I8Finish& f, const I8Channels& channels,
-                                  const int32_t* sums, size_t pixels, size_t at,
-                                  size_t channel_count);
-
-// What is the same for all pixels is loaded first: stores of bytes could alias it.
+// Of a block of channels. Copies, as the compiler must take a store of bytes to change anything
+// it reaches through a pointer.
 template <class V>
-struct Channels {
+struct FinishBlock {
   typename V::Float scale[kI8BlockVectors], bias[kI8BlockVectors], slope[kI8BlockVectors];
+  typename V::Float lo, hi;
+  size_t channel_count;
 
-  explicit Channels(const I8Channels& c) {
+  FinishBlock(const I8Finish& f, const I8Channels& c, size_t count)
+      : lo(V::fill(f.lo)), hi(V::fill(f.hi)), channel_count(count) {
     for (size_t v = 0; v < kI8BlockVectors; ++v) {
       scale[v] = V::load(c.scale + v * V::kLanes);
       bias[v] = V::load(c.bias + v * V::kLanes);
       slope[v] = V::load(c.slope + v * V::kLanes);
     }
   }
+
+  typename V::Float scaled(const typename V::Int* sums, size_t v) const {
+    return V::fma(V::to_float(sums[v]), scale[v], bias[v]);
+  }
 };
 
 template <class V, bool kResidual, bool kSlope, bool kClamps>
-void finish_i8(const I8Finish& f, const I8Channels& channels, const int32_t* sums, size_t pixels,
-               size_t at, size_t channel_count) {
-  constexpr size_t kBlock = kI8BlockVectors * V::kLanes;
-  const Channels<V> c(channels);
-  const typename V::Float lo = V::fill(f.lo), hi = V::fill(f.hi);
-  const typename V::Float residual_scale = V::fill(f.residual_scale);
-  const int32_t zero_point = f.zero_point, residual_zero_point = f.residual_zero_point;
-  const size_t y_stride = f.y_stride;
-  int8_t* y = static_cast<int8_t*>(f.y) + at;
-  const int8_t* residual = kResidual ? static_cast<const int8_t*>(f.residual) + at : nullptr;
-  for (; pixels > 0; --pixels, sums += kBlock, y += y_stride) {
+struct FinishI8 : FinishBlock<V> {
+  int8_t* y;
+  const int8_t* residual;
+  typename V::Float residual_scale;
+  int32_t zero_point, residual_zero_point;
+
+  FinishI8(const I8Finish& f, const I8Channels& c, size_t count)
+      : FinishBlock<V>(f, c, count),
+        y(static_cast<int8_t*>(f.y)),
+        residual(static_cast<const int8_t*>(f.residual)),
+        residual_scale(V::fill(f.residual_scale)),
+        zero_point(f.zero_point),
+        residual_zero_point(f.residual_zero_point) {}
+
+  // `sums`: the vectors of a block; `at`: where the pixel's first channel lies in y.
+  void operator()(const typename V::Int* sums, size_t at) const {
     typename V::Int q[kI8BlockVectors];
-    if (kResidual) {
-      V::load_block(residual, residual_zero_point, q);
-      residual += y_stride;
-    }
+    if (kResidual) V::load_block(residual + at, residual_zero_point, q);
     for (size_t v = 0; v < kI8BlockVectors; ++v) {
-      typename V::Float x =
-          V::fma(V::to_float(V::load(sums + v * V::kLanes)), c.scale[v], c.bias[v]);
+      typename V::Float x = this->scaled(sums, v);
       if (kResidual) x = V::fma(V::to_float(q[v]), residual_scale, x);
-      if (kSlope) x = V::prelu(x, c.slope[v]);
-      if (kClamps) x = V::clamp(x, lo, hi);
+      if (kSlope) x = V::prelu(x, this->slope[v]);
+      if (kClamps) x = V::clamp(x, this->lo, this->hi);
       q[v] = V::round(x);
     }
-    V::store_block(y, q, zero_point, channel_count);
+    V::store_block(y + at, q, zero_point, this->channel_count);
   }
-}
+};
 
 template <class V>
-void finish_f32(const I8Finish& f, const I8Channels& channels, const int32_t* sums, size_t pixels,
-                size_t at, size_t channel_count) {
-  constexpr size_t kBlock = kI8BlockVectors * V::kLanes;
-  Channels<V> c(channels);
-  V::channel_order(c.slope);
-  const typename V::Float lo = V::fill(f.lo), hi = V::fill(f.hi);
-  for (; pixels > 0; --pixels, sums += kBlock, at += f.y_stride) {
-    typename V::Float y[kI8BlockVectors];
-    for (size_t v = 0; v < kI8BlockVectors; ++v) {
-      y[v] = V::fma(V::to_float(V::load(sums + v * V::kLanes)), c.scale[v], c.bias[v]);
+struct FinishF32 : FinishBlock<V> {
+  float* y;
+  const float* residual;
+  bool has_slope;
+
+  FinishF32(const I8Finish& f, const I8Channels& c, size_t count)
+      : FinishBlock<V>(f, c, count),
+        y(static_cast<float*>(f.y)),
+        residual(static_cast<const float*>(f.residual)),
+        has_slope(f.has_slope) {
+    V::channel_order(this->slope);
+  }
+
+  void operator()(const typename V::Int* sums, size_t at) const {
+    typename V::Float x[kI8BlockVectors];
+    for (size_t v = 0; v < kI8BlockVectors; ++v) x[v] = this->scaled(sums, v);
+    V::channel_order(x);
+    for (size_t v = 0; v < kI8BlockVectors && v * V::kLanes < this->channel_count; ++v) {
+      const size_t first = at + v * V::kLanes, count = this->channel_count - v * V::kLanes;
+      if (residual != nullptr) x[v] = V::add(x[v], V::load_first(residual + first, count));
+      if (has_slope) x[v] = V::prelu(x[v], this->slope[v]);
+      V::store_first(y + first, V::clamp(x[v], this->lo, this->hi), count);
     }
-    V::channel_order(y);
-    for (size_t v = 0; v < kI8BlockVectors && v * V::kLanes < channel_count; ++v) {
-      const size_t lane = v * V::kLanes, count = channel_count - lane;
-      if (f.residual != nullptr) {
-        const float* residual = static_cast<const float*>(f.residual) + at + lane;
-        y[v] = V::add(y[v], V::load_first(residual, count));
-      }
-      if (f.has_slope) y[v] = V::prelu(y[v], c.slope[v]);
-      V::store_first(static_cast<float*>(f.y) + at + lane, V::clamp(y[v], lo, hi), count);
-    }
+  }
+};
+
+template <class V, bool kResidual, bool kSlope, class Body>
+void with_finish_i8(const I8Finish& f, const I8Channels& channels, size_t count, Body body) {
+  if (f.clamps) {
+    body(FinishI8<V, kResidual, kSlope, true>(f, channels, count));
+  } else {
+    body(FinishI8<V, kResidual, kSlope, false>(f, channels, count));
   }
 }
 
-template <class V, bool kResidual, bool kSlope>
-I8FinishFunction finish_i8_function(const I8Finish& f) {
-  return f.clamps ? finish_i8<V, kResidual, kSlope, true> : finish_i8<V, kResidual, kSlope, false>;
-}
-
-template <class V>
-I8FinishFunction finish_function(const I8Finish& f) {
-  if (f.f32) return finish_f32<V>;
-  if (f.residual != nullptr) {
-    return f.has_slope ? finish_i8_function<V, true, true>(f)
-                       : finish_i8_function<V, true, false>(f);
+// Calls `body` with what finishes a pixel of this block: body(finish), finish(sums, at).
+template <class V, class Body>
+void with_finish(const I8Finish& f, const I8Channels& channels, size_t count, Body body) {
+  if (f.f32) {
+    body(FinishF32<V>(f, channels, count));
+  } else if (f.residual != nullptr && f.has_slope) {
+    with_finish_i8<V, true, true>(f, channels, count, body);
+  } else if (f.residual != nullptr) {
+    with_finish_i8<V, true, false>(f, channels, count, body);
+  } else if (f.has_slope) {
+    with_finish_i8<V, false, true>(f, channels, count, body);
+  } else {
+    with_finish_i8<V, false, false>(f, channels, count, body);
   }
-  return f.has_slope ? finish_i8_function<V, false, true>(f)
-                     : finish_i8_function<V, false, false>(f);
 }
 
 }  // namespace

@@ -13,16 +13,18 @@
 
 #include "kernels/conv/i8/dense_panel.h"
 #include "kernels/conv/i8/depthwise_row.h"
+#include "kernels/conv/i8/x86_ymm.h"
 
 namespace pyedge {
 namespace {
 
-struct Avx512Vnni {
+struct Vnni {
   using Int = __m512i;
   using Float = __m512;
   static constexpr size_t kLanes = 16, kGroup = 4;
   static constexpr bool kBiased = true;
   static constexpr size_t kTileVectors = 4, kTilePixels = 6;  // 24 accumulators of 32 registers
+  static constexpr size_t kDepthwisePixels = 2;
 
   static Int load(const int32_t* p) { return _mm512_loadu_si512(p); }
   static void store(int32_t* p, Int x) { _mm512_storeu_si512(p, x); }
@@ -123,11 +125,41 @@ struct Avx512Vnni {
   }
 };
 
+// The same on half as wide vectors, for layers that would leave half of a block empty.
+struct NarrowVnni : Ymm {
+  static constexpr size_t kGroup = 4;
+  static constexpr bool kBiased = true;
+  static constexpr size_t kTileVectors = 4, kTilePixels = 6;
+  static constexpr size_t kDepthwisePixels = 2;
+
+  static Int load_weights(const int8_t* p) { return load_vector(p); }
+  static Int dot(Int acc, Int a, Int w) { return _mm256_dpbusd_epi32(acc, a, w); }
+  static uint8_t* pack(const I8Run* runs, size_t count, int32_t zero_point, uint8_t* packed) {
+    return Vnni::pack(runs, count, zero_point, packed);
+  }
+  static Int packed_zero_point(int32_t zero_point) {
+    return _mm256_set1_epi8(static_cast<char>(zero_point + 128));
+  }
+  static void interleave(const int8_t* const* pixels, int32_t, Int* column) {
+    const Int bias = _mm256_set1_epi8(-128);
+    const Int a = _mm256_xor_si256(load_vector(pixels[0]), bias);
+    const Int b = _mm256_xor_si256(load_vector(pixels[1]), bias);
+    const Int c = _mm256_xor_si256(load_vector(pixels[2]), bias);
+    const Int d = _mm256_xor_si256(load_vector(pixels[3]), bias);
+    const Int ab_low = _mm256_unpacklo_epi8(a, b), ab_high = _mm256_unpackhi_epi8(a, b);
+    const Int cd_low = _mm256_unpacklo_epi8(c, d), cd_high = _mm256_unpackhi_epi8(c, d);
+    column[0] = _mm256_unpacklo_epi16(ab_low, cd_low);
+    column[1] = _mm256_unpackhi_epi16(ab_low, cd_low);
+    column[2] = _mm256_unpacklo_epi16(ab_high, cd_high);
+    column[3] = _mm256_unpackhi_epi16(ab_high, cd_high);
+  }
+};
+
 }  // namespace
 
 extern const Kernel conv_i8_avx512vnni =
-    i8_dense_kernel<Avx512Vnni>("conv_i8_avx512vnni", Isa::avx512vnni);
+    i8_dense_kernel<Vnni, NarrowVnni>("conv_i8_avx512vnni", Isa::avx512vnni);
 extern const Kernel conv_i8_depthwise_avx512vnni =
-    i8_depthwise_kernel<Avx512Vnni>("conv_i8_depthwise_avx512vnni", Isa::avx512vnni);
+    i8_depthwise_kernel<Vnni, NarrowVnni>("conv_i8_depthwise_avx512vnni", Isa::avx512vnni);
 
 }  // namespace pyedge

@@ -1,0 +1,18 @@
+"""Fixtures for all tests."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def assets() -> Path:
+    """The folder of real models and faces: PYEDGE_ASSETS, or ../shared/assets of the repository."""
+    default = Path(__file__).resolve().parents[2] / "shared" / "assets"
+    folder = Path(os.environ.get("PYEDGE_ASSETS", default))
+    if not (folder / "models").is_dir():
+        pytest.skip(f"NO TEST ASSETS in {folder}: set PYEDGE_ASSETS to test the real models")
+    return folder

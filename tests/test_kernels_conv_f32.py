@@ -1,0 +1,220 @@
+"""f32 convolution and fully connected layers.
+
+The reference is held against ONNX Runtime, every other kernel against the reference: the same
+bits, with any number of threads. Kernels this CPU cannot run are skipped by name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from functools import cache
+
+import numpy as np
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper
+
+from pyedge import _core
+
+INF = float("inf")
+NO_QUANT = (0.0, 0)
+KERNELS = [row for row in _core.kernel_names("conv") if "_f32_" in row[0]]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """in_c and out_c over all groups; pads are top, left, bottom, right."""
+
+    in_c: int
+    out_c: int
+    kernel: tuple[int, int] = (3, 3)
+    stride: tuple[int, int] = (1, 1)
+    dilation: tuple[int, int] = (1, 1)
+    pads: tuple[int, int, int, int] = (1, 1, 1, 1)
+    groups: int = 1
+    size: tuple[int, int] = (9, 11)
+    batch: int = 1
+    bias: bool = True
+    slope: bool = False
+    residual: bool = False
+    bounds: tuple[float, float] = (-INF, INF)
+
+    def __str__(self) -> str:
+        """What differs from the defaults, short enough for the name of a test."""
+        changed = [
+            f"{field.name}={getattr(self, field.name)}".replace(" ", "")
+            for field in fields(self)[2:]
+            if getattr(self, field.name) != field.default
+        ]
+        return "-".join([f"{self.in_c}>{self.out_c}", *changed])
+
+    @property
+    def out_size(self) -> tuple[int, int]:
+        spans = [(k - 1) * d + 1 for k, d in zip(self.kernel, self.dilation, strict=True)]
+        pads = (self.pads[0] + self.pads[2], self.pads[1] + self.pads[3])
+        return tuple((self.size[i] + pads[i] - spans[i]) // self.stride[i] + 1 for i in range(2))
+
+    @property
+    def depthwise(self) -> bool:
+        return self.groups == self.in_c == self.out_c > 1
+
+
+def square(k: int, **changes) -> dict:
+    return {"kernel": (k, k), "pads": (k // 2,) * 4, **changes}
+
+
+LAYERS = [
+    *(Layer(i, o, **square(1)) for i in (1, 3, 17) for o in (1, 5, 13, 127)),
+    *(Layer(i, o) for i in (1, 3, 4, 5, 16) for o in (1, 7, 16, 17, 33, 64)),
+    *(Layer(13, 24, **square(k, batch=3, slope=True)) for k in (1, 3, 5, 7)),
+    *(Layer(3, 20, **square(k, stride=(2, 2))) for k in (1, 3, 5, 7)),
+    Layer(7, 9, stride=(2, 1), size=(7, 7)),
+    Layer(7, 9, dilation=(2, 2), size=(7, 8)),
+    Layer(3, 9, dilation=(1, 2), pads=(0, 2, 1, 0)),
+    Layer(3, 9, kernel=(5, 3), pads=(2, 0, 0, 3), stride=(1, 2)),
+    Layer(2, 3, kernel=(7, 7), pads=(6, 6, 6, 6), size=(1, 2)),
+    Layer(300, 40, size=(7, 7), residual=True, slope=True),
+    Layer(64, 96, size=(14, 14), batch=3, residual=True, bounds=(0.0, 6.0)),
+    Layer(12, 18, groups=3, bias=False, bounds=(-0.5, 0.5)),
+    Layer(10, 70, groups=2, slope=True, residual=True),
+    Layer(6, 12, groups=6),
+    Layer(8, 8, groups=8, size=(1, 1)),
+    *(
+        Layer(c, c, groups=c, stride=(s, s), slope=True, batch=3, size=(13, 23))
+        for c in (3, 5, 16, 17, 127)
+        for s in (1, 2)
+    ),
+    *(Layer(24, 24, groups=24, **square(k, size=(8, 29), residual=True)) for k in (1, 5, 7)),
+    Layer(70, 70, groups=70, stride=(3, 2), dilation=(2, 2), pads=(2, 4, 1, 0), size=(12, 15)),
+    Layer(17, 17, groups=17, kernel=(5, 5), pads=(4, 4, 4, 4), stride=(2, 2), size=(2, 3)),
+    Layer(64, 64, groups=64, kernel=(7, 7), pads=(0, 0, 0, 0), size=(7, 7)),
+]
+
+
+@cache
+def arguments(layer: Layer, extreme: bool = False) -> tuple:
+    """Of run_op, up to the kernel."""
+    rng = np.random.default_rng(7)
+
+    def floats(*shape):
+        return rng.normal(size=shape).astype(np.float32)
+
+    x = floats(layer.batch, *layer.size, layer.in_c)
+    w = floats(layer.out_c, *layer.kernel, layer.in_c // layer.groups)
+    if extreme:
+        values = np.array([0.0, -0.0, INF, -INF, np.nan, 1e-40, -1e-45, 3e38, -3e38], np.float32)
+        spots = rng.random(x.shape) < 0.02
+        x[spots] = rng.choice(values, spots.sum())
+        spots = rng.random(w.shape) < 0.1
+        w[spots] = rng.choice(values[np.isfinite(values)], spots.sum())
+    inputs = [
+        x,
+        w,
+        floats(layer.out_c) if layer.bias else None,
+        None,
+        floats(layer.out_c) if layer.slope else None,
+        floats(layer.batch, *layer.out_size, layer.out_c) if layer.residual else None,
+    ]
+    ints = [*layer.stride, *layer.dilation, *layer.pads, layer.groups]
+    return "conv", ints, list(layer.bounds), inputs, [], "f32", NO_QUANT
+
+
+@cache
+def reference(layer: Layer, extreme: bool = False) -> np.ndarray:
+    return _core.run_op(*arguments(layer, extreme), kernel="conv_f32_reference")
+
+
+def require(name: str) -> None:
+    isa, runs = next((row[1], row[2]) for row in KERNELS if row[0] == name)
+    if not runs:
+        pytest.skip(f"NOT TESTED: {name}, because this CPU has no {isa}")
+
+
+def assert_same(name: str, want: np.ndarray, args: tuple) -> None:
+    for threads in (1, 3):
+        got = _core.run_op(*args, kernel=name, threads=threads)
+        if got is None:
+            assert "depthwise" in name
+            return
+        # + 0 makes no difference but for the sign of zero, which is not promised.
+        assert (got + 0.0).tobytes() == (want + 0.0).tobytes(), f"{threads} threads"
+
+
+@pytest.mark.parametrize("layer", LAYERS, ids=str)
+def test_reference_computes_what_onnx_runtime_computes(layer):
+    x, w, bias, _, slope, residual = arguments(layer)[3]
+    node = helper.make_node(
+        "Conv",
+        ["x", "w"] + (["b"] if bias is not None else []),
+        ["y"],
+        strides=layer.stride,
+        dilations=layer.dilation,
+        pads=layer.pads,
+        group=layer.groups,
+    )
+    constants = {"w": w.transpose(0, 3, 1, 2)} | ({"b": bias} if bias is not None else {})
+    graph = helper.make_graph(
+        [node],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, None)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [
+            helper.make_tensor(name, TensorProto.FLOAT, value.shape, value.ravel())
+            for name, value in constants.items()
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    y = session.run(None, {"x": x.transpose(0, 3, 1, 2)})[0].transpose(0, 2, 3, 1)
+    if residual is not None:
+        y = y + residual
+    if slope is not None:
+        y = np.where(y < 0, y * slope, y)
+    y = np.clip(y, *layer.bounds)
+    np.testing.assert_allclose(reference(layer), y, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", [row[0] for row in KERNELS])
+@pytest.mark.parametrize("layer", LAYERS, ids=str)
+def test_same_bits_as_the_reference(name, layer):
+    require(name)
+    assert_same(name, reference(layer), arguments(layer))
+
+
+@pytest.mark.parametrize("name", [row[0] for row in KERNELS])
+@pytest.mark.parametrize(
+    "layer", [layer for layer in LAYERS if layer.size in ((9, 11), (13, 23))], ids=str
+)
+def test_same_bits_for_extreme_values(name, layer):
+    require(name)
+    layer = replace(layer, bounds=(-INF, INF), residual=True, slope=True)
+    assert_same(name, reference(layer, True), arguments(layer, True))
+
+
+@pytest.mark.parametrize("name", [row[0] for row in KERNELS if "depthwise" not in row[0]])
+@pytest.mark.parametrize("batch", [1, 3, 8, 19])
+@pytest.mark.parametrize(("inputs", "outputs"), [(1, 1), (5, 13), (127, 7), (512, 128), (1000, 33)])
+def test_fully_connected_gives_the_same_bits(name, batch, inputs, outputs):
+    require(name)
+    rng = np.random.default_rng(batch)
+    x = rng.normal(size=(batch, inputs)).astype(np.float32)
+    w = rng.normal(size=(outputs, inputs)).astype(np.float32)
+    bias, slope = rng.normal(size=(2, outputs)).astype(np.float32)
+    values = [x, w, bias, None, slope]
+    args = "fully_connected", [], [-INF, INF], values, [], "f32", NO_QUANT
+    want = _core.run_op(*args, kernel="conv_f32_reference")
+    y = x @ w.T + bias
+    np.testing.assert_allclose(want, np.where(y < 0, y * slope, y), rtol=1e-4, atol=1e-4)
+    assert_same(name, want, args)
+
+
+@pytest.mark.parametrize("layer", LAYERS, ids=str)
+def test_only_depthwise_layers_go_to_depthwise_kernels(layer):
+    accepted = [
+        name
+        for name, _, runs in KERNELS
+        if runs and _core.run_op(*arguments(layer), kernel=name) is not None
+    ]
+    if len(accepted) == 1:
+        pytest.skip("NOT TESTED: this CPU runs nothing but the reference")
+    assert any("depthwise" in name for name in accepted) == layer.depthwise
