@@ -19,6 +19,7 @@ HEADER_BYTES, DIGEST_AT, MAX_RANK = 128, 96, 6
 _DTYPES = {"f32": 0, "i8": 1}
 _COLORS = {"none": 0, "rgb": 1, "bgr": 2}
 _ABSENT = -1
+_OPS = _core.op_table()
 
 
 class _Pool:
@@ -71,7 +72,7 @@ def attribute_values(node: Node) -> tuple[list[int], list[float]]:
     Raises:
         InvalidArgumentError: the operation is unknown, or its attributes are not those it has.
     """
-    row = _core.op_table().get(node.op)
+    row = _OPS.get(node.op)
     if row is None:
         raise InvalidArgumentError(f"node {node.name}: there is no operation {node.op}")
     unused = dict(node.attrs)
@@ -144,7 +145,7 @@ def write(graph: Graph) -> bytes:
         nodes.append(
             struct.pack(
                 "<12I",
-                _core.op_table()[node.op]["code"],
+                _OPS[node.op]["code"],
                 *strings.add(node.name),
                 *ints.add(inputs),
                 *ints.add([index[name] for name in node.outputs]),

@@ -14,7 +14,7 @@ from pyedge.errors import InvalidModelError, UnsupportedError
 
 from . import ops_conv, ops_elementwise, ops_reduce, ops_shape
 from .load import InputShape, PreparedModel, prepare_model
-from .lower import Layouts, Lowering, decode
+from .lower import NCHW, Layouts, Lowering, Op, decode
 from .patterns import merge_patterns
 
 LOWERINGS: dict[str, Callable[[Lowering], None]] = {
@@ -102,9 +102,7 @@ def import_onnx(
         UnsupportedError: an operation, attribute or opset that is not supported.
         InvalidArgumentError: an input_shape that contradicts the model.
     """
-    model = prepare_model(
-        source, allow_external_data=allow_external_data, input_shape=input_shape
-    )
+    model = prepare_model(source, allow_external_data=allow_external_data, input_shape=input_shape)
     model.nodes = merge_patterns(model.nodes, model.constants, model.outputs)
     ctx = Lowering(model)
     for name in model.inputs:
@@ -127,9 +125,7 @@ def _lower_node(ctx: Lowering, node: onnx.NodeProto) -> None:
     ctx.op = decode(node)
     lower = LOWERINGS.get(node.op_type)
     if lower is None:
-        ctx.unsupported(
-            "(an operation)", HINTS.get(node.op_type, "replace it before the export")
-        )
+        ctx.unsupported("(an operation)", HINTS.get(node.op_type, "replace it before the export"))
     for name in ctx.op.outputs:
         if name in ctx.model.shapes and ctx.model.shapes[name][:1] != (1,):
             ctx.mixes_batch()
@@ -145,17 +141,15 @@ def _bind_output(ctx: Lowering, name: str) -> None:
         )
     layouts = ctx.values[name]
     graph.outputs.append(name)
+    ctx.op = Op("Identity", name, [name], [name], {})
     if layouts.plain is None:
         assert layouts.nhwc is not None
         graph.tensors.setdefault(name, ir.Tensor(name))
         layouts.plain = name
-        graph.nodes.append(
-            ir.Node("transpose", name, [layouts.nhwc], [name], {"perm": [0, 3, 1, 2]})
-        )
+        ctx.emit("transpose", [layouts.nhwc], name, perm=NCHW)
     elif layouts.plain != name:
         graph.tensors.setdefault(name, ir.Tensor(name))
-        copy = ir.Node("reshape", name, [layouts.plain], [name], {"dims": [0] * ctx.rank(name)})
-        graph.nodes.append(copy)
+        ctx.emit("reshape", [layouts.plain], name, dims=[0] * ctx.rank(name))
 
 
 def _input_shapes(graph: ir.Graph, batch: int) -> dict[str, tuple[int, ...]]:

@@ -59,12 +59,12 @@ def prepare_model(
     opset = _check(model, label)
     if model.functions:
         model = onnx.inliner.inline_local_functions(model)
-    _check_domains(model, label)
+    _check_nodes(model, label)
     _fold_dequantize(model, label)
     _check_finite(model, label)
     _drop_extra_inputs(model)
     _fix_input_shapes(model, label, input_shape)
-    literals = _literal_targets(model)
+    literals = _literal_targets(model, label)
     model = _simplify(model, label)
     constants = dict(_constants(model, label))
     return PreparedModel(
@@ -125,18 +125,21 @@ def _read_external(tensor: onnx.TensorProto, folder: Path, label: str) -> None:
         file = os.open(folder / location, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except (OSError, ValueError) as error:
         raise InvalidModelError(f"{what}: external data {location!r}: {error}") from error
-    with os.fdopen(file, "rb") as stream:
+    try:
         info = os.fstat(file)
         if not stat.S_ISREG(info.st_mode) or info.st_nlink != 1:
-            raise InvalidModelError(f"{what}: external data {location!r} must be no link")
+            raise InvalidModelError(f"{what}: external data {location!r} must be a file, no link")
         length = info.st_size - offset if length < 0 else length
-        if offset < 0 or length < 0 or offset + length > info.st_size:
+        if offset < 0 or offset + length > info.st_size or length < 0:
             raise InvalidModelError(
                 f"{what}: external data {location!r} has {info.st_size} bytes, "
                 f"[{offset}, {offset + length}) is wanted"
             )
-        stream.seek(offset)
-        tensor.raw_data = stream.read(length)
+        with os.fdopen(file, "rb", closefd=False) as stream:
+            stream.seek(offset)
+            tensor.raw_data = stream.read(length)
+    finally:
+        os.close(file)
     tensor.ClearField("external_data")
     tensor.data_location = onnx.TensorProto.DEFAULT
 
@@ -164,6 +167,15 @@ def _check(model: onnx.ModelProto, label: str) -> int:
         raise UnsupportedError(
             f"{label}: opset {opset}; export with an opset from {MIN_OPSET} to {MAX_OPSET}"
         )
+    graph = model.graph
+    names = [value.name for value in (*graph.input, *graph.output, *graph.initializer)]
+    for node in graph.node:
+        names += [node.name, node.op_type, node.domain, *node.input, *node.output]
+    if any(isinstance(name, bytes) for name in names):  # what protobuf cannot decode
+        raise InvalidModelError(f"{label}: not an ONNX model: a name is not UTF-8")
+    # The checker insists on shapes; one without dimensions passes for one that is missing.
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.SetInParent()
     _guard(lambda: onnx.checker.check_model(model), f"{label}: not a valid ONNX model")
     return opset
 
@@ -177,12 +189,30 @@ def _guard(action: Callable[[], T], message: str) -> T:
         raise InvalidModelError(f"{message}: {reason}") from error
 
 
-def _check_domains(model: onnx.ModelProto, label: str) -> None:
+# Of these no exporter makes shape arithmetic, so what they read is an activation.
+REDUCING = {"Softmax", "LpNormalization", "ReduceMean", "ReduceL2", "ReduceMax"}
+
+
+def _check_nodes(model: onnx.ModelProto, label: str) -> None:
+    """What simplification at batch 1 would hide, and domains that nobody knows."""
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
     for node in model.graph.node:
+        place = f"{label}: node '{node.name or node.output[0]}'"
         if node.domain not in ("", "ai.onnx"):
             raise UnsupportedError(
-                f"{label}: node '{node.name or node.output[0]}' uses {node.op_type} of the domain "
-                f"'{node.domain}'; export with standard ONNX operations"
+                f"{place} uses {node.op_type} of the domain '{node.domain}'; export with standard "
+                "ONNX operations"
+            )
+        if node.op_type not in REDUCING:
+            continue
+        attrs = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+        axes = [attrs.get("axis", -1), *attrs.get("axes", ())]
+        if len(node.input) > 1 and node.input[1] in constants:
+            axes = _to_array(constants[node.input[1]], label).ravel().tolist()
+        if 0 in axes:
+            raise UnsupportedError(
+                f"{place}: {node.op_type} over the batch axis is not supported; export so that "
+                "axis 0 is the batch in every activation"
             )
 
 
@@ -261,14 +291,16 @@ def _spread(
 
 
 def _check_finite(model: onnx.ModelProto, label: str) -> None:
-    for tensor in model.graph.initializer:
-        if tensor.data_type in FLOAT_TYPES:
-            array = _to_array(tensor, label)
-            if not np.isfinite(array.astype(np.float32, copy=False)).all():
-                raise InvalidModelError(
-                    f"{label}: initializer '{tensor.name}' of shape {list(array.shape)} holds NaN "
-                    "or infinite values; repair the checkpoint"
-                )
+    for name, array in _constants(model, label):
+        if array.dtype.kind not in "fV":  # V: bfloat16
+            continue
+        # A single infinite number may be a bound of a Clip.
+        bad = np.isnan if array.size == 1 else lambda a: ~np.isfinite(a)
+        if bad(array.astype(np.float32, copy=False)).any():
+            raise InvalidModelError(
+                f"{label}: initializer '{name}' of shape {list(array.shape)} holds NaN or "
+                "infinite values; repair the checkpoint"
+            )
 
 
 def _drop_extra_inputs(model: onnx.ModelProto) -> None:
@@ -300,6 +332,8 @@ def _fix_input_shapes(model: onnx.ModelProto, label: str, given: InputShape | No
     # Stale facts about the old batch or size would contradict inference.
     del model.graph.value_info[:]
     for value in model.graph.output:
+        if not value.type.tensor_type.shape.dim:
+            value.type.tensor_type.ClearField("shape")
         for dim in value.type.tensor_type.shape.dim:
             dim.Clear()
 
@@ -307,10 +341,11 @@ def _fix_input_shapes(model: onnx.ModelProto, label: str, given: InputShape | No
 def _fix_shape(value: onnx.ValueInfoProto, label: str, given: Sequence[int] | None) -> None:
     tensor_type, place = value.type.tensor_type, f"{label}: input '{value.name}'"
     if tensor_type.elem_type not in FLOAT_TYPES:
-        kind = onnx.TensorProto.DataType.Name(tensor_type.elem_type)
+        names = dict(map(reversed, onnx.TensorProto.DataType.items()))
+        kind = names.get(tensor_type.elem_type, tensor_type.elem_type)
         raise UnsupportedError(f"{place} has the type {kind}; export with float32 inputs")
     known = [d.dim_value if d.dim_value > 0 else -1 for d in tensor_type.shape.dim]
-    has_shape = tensor_type.HasField("shape") and bool(known)
+    has_shape = bool(known)
     if given is not None:
         asked = [int(d) for d in given]
         if has_shape and (
@@ -330,7 +365,7 @@ def _fix_shape(value: onnx.ValueInfoProto, label: str, given: Sequence[int] | No
         tensor_type.shape.dim.add().dim_value = size
 
 
-def _literal_targets(model: onnx.ModelProto) -> dict[str, list[int]]:
+def _literal_targets(model: onnx.ModelProto, label: str) -> dict[str, list[int]]:
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
     for node in model.graph.node:
         if node.op_type == "Constant" and node.attribute[0].type == onnx.AttributeProto.TENSOR:
@@ -340,19 +375,25 @@ def _literal_targets(model: onnx.ModelProto) -> dict[str, list[int]]:
     for node in model.graph.node:
         slot = slots.get(node.op_type, 0)
         if slot and slot < len(node.input) and node.input[slot] in constants:
-            target = numpy_helper.to_array(constants[node.input[slot]])
+            target = _to_array(constants[node.input[slot]], label)
             literals[node.output[0]] = [int(d) for d in target.ravel()]
     return literals
 
 
 def _simplify(model: onnx.ModelProto, label: str) -> onnx.ModelProto:
+    if not all(value.type.tensor_type.HasField("shape") for value in model.graph.output):
+        model = _infer(model, label, strict=False)
     # BatchNormalization stays: the passes fold it, and know where padding forbids it.
     model, _ = _guard(
         lambda: onnxsim.simplify(model, check_n=0, skip_fuse_bn=True),
         f"{label}: onnxsim cannot simplify it",
     )
+    return _infer(model, label, strict=True)
+
+
+def _infer(model: onnx.ModelProto, label: str, *, strict: bool) -> onnx.ModelProto:
     return _guard(
-        lambda: onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True),
+        lambda: onnx.shape_inference.infer_shapes(model, strict_mode=strict, data_prop=True),
         f"{label}: shapes cannot be inferred at batch 1",
     )
 

@@ -48,7 +48,7 @@ class Op:
 
 def decode(node: onnx.NodeProto) -> Op:
     attrs = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
-    attrs = {k: v.decode() if isinstance(v, bytes) else v for k, v in attrs.items()}
+    attrs = {k: v.decode(errors="replace") if isinstance(v, bytes) else v for k, v in attrs.items()}
     name = node.name or next((o for o in node.output if o), node.op_type)
     return Op(node.op_type, name, list(node.input), list(node.output), attrs)
 
@@ -112,9 +112,17 @@ class Lowering:
 
     # IR tensors.
 
+    def layouts(self, name: str) -> Layouts:
+        if name not in self.values:
+            self.unsupported(
+                f"of '{name or 'an input left out'}', which is no activation,",
+                "fold it into constants before the export",
+            )
+        return self.values[name]
+
     def plain(self, name: str) -> str:
         """The IR tensor with the axes in the order of the ONNX model."""
-        layouts = self.values[name]
+        layouts = self.layouts(name)
         if layouts.plain is None:
             assert layouts.nhwc is not None
             layouts.plain = self.graph.add_value(f"{name}.nchw")
@@ -128,7 +136,7 @@ class Lowering:
                 f"on the shape {list(self.shape(name))}",
                 "only images of rank 4 are: insert a dimension of 1 (kernels 1-D as 1xK)",
             )
-        layouts = self.values[name]
+        layouts = self.layouts(name)
         if layouts.nhwc is None:
             assert layouts.plain is not None
             layouts.nhwc = self.graph.add_value(f"{name}.nhwc")
@@ -155,7 +163,7 @@ class Lowering:
 
     def alias(self, name: str) -> None:
         """The output of the current node is that value."""
-        self.values[self.op.outputs[0]] = self.values[name]
+        self.values[self.op.outputs[0]] = self.layouts(name)
 
     def weight(self, data: np.ndarray, suffix: str) -> str:
         return self.graph.add_constant(f"{self.op.name}.{suffix}", data)
@@ -163,11 +171,12 @@ class Lowering:
     def emit(
         self, op: str, inputs: Sequence[str | None], output: str, **attrs: ir.Attribute
     ) -> ir.Node:
-        # The first node of an ONNX node takes its name.
-        name, count = (output if op == "transpose" else self.op.name), 0
+        # The first node of an ONNX node takes its name; a transpose may serve several.
+        wanted = output if op == "transpose" else self.op.name
+        name, count = wanted, 0
         while name in self._names:
             count += 1
-            name = f"{self.op.name}.{count}"
+            name = f"{wanted}.{count}"
         self._names.add(name)
         node = ir.Node(op, name, list(inputs), [output], dict(attrs))
         self.graph.nodes.append(node)

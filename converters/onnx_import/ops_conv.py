@@ -20,13 +20,16 @@ def spatial(ctx: Lowering, what: str, default: int, count: int = 2) -> list[int]
     return values
 
 
-def padding(ctx: Lowering, kernel: list[int], strides: list[int], dilations: list[int]) -> list[int]:
+def padding(
+    ctx: Lowering, kernel: list[int], strides: list[int], dilations: list[int]
+) -> list[int]:
     """pads [top, left, bottom, right] of a convolution or pooling, with auto_pad resolved."""
     mode = ctx.op.attrs.get("auto_pad", "NOTSET")
     if mode == "NOTSET":
         return spatial(ctx, "pads", 0, 4)
     if mode == "VALID":
         return [0, 0, 0, 0]
+    _check_same(ctx, mode)
     size = ctx.shape(ctx.op.inputs[0])[2:]
     before, after = [], []
     for s, k, stride, dilation in zip(size, kernel, strides, dilations, strict=True):
@@ -36,6 +39,11 @@ def padding(ctx: Lowering, kernel: list[int], strides: list[int], dilations: lis
         before.append(large if mode == "SAME_LOWER" else small)
         after.append(small if mode == "SAME_LOWER" else large)
     return before + after
+
+
+def _check_same(ctx: Lowering, mode: str) -> None:
+    if mode not in ("SAME_UPPER", "SAME_LOWER"):
+        ctx.unsupported(f"with auto_pad '{mode}'", "use explicit pads")
 
 
 def conv(ctx: Lowering) -> None:
@@ -110,9 +118,7 @@ def batch_normalization(ctx: Lowering) -> None:
         return
     channel = [-1] + [1] * (rank - 2)  # against [N, C, ...]
     scaled = ctx.temporary("scaled")
-    ctx.emit(
-        "mul", [ctx.plain(x), ctx.weight(scale.reshape(channel), "scale")], scaled, **ACT
-    )
+    ctx.emit("mul", [ctx.plain(x), ctx.weight(scale.reshape(channel), "scale")], scaled, **ACT)
     shift_name = ctx.weight(shift.reshape(channel), "shift")
     ctx.emit("add", [scaled, shift_name], ctx.define(nhwc=False), **ACT)
 
@@ -133,9 +139,7 @@ def conv_transpose(ctx: Lowering) -> None:
     pads = _transposed_padding(ctx, kernel, strides, dilations, output_pads)
     # [g, I/g, O/g, KH, KW] to [g, O/g, KH, KW, I/g]
     grouped = weight.reshape(groups, inputs // groups, outputs, *kernel).transpose(0, 2, 3, 4, 1)
-    constants = [
-        ctx.weight(grouped.reshape(groups * outputs, *kernel, inputs // groups), "weight")
-    ]
+    constants = [ctx.weight(grouped.reshape(groups * outputs, *kernel, inputs // groups), "weight")]
     if bias is not None:
         constants.append(ctx.weight(bias, "bias"))
     ctx.emit(
@@ -173,6 +177,7 @@ def _transposed_padding(
         return [0, 0, 0, 0]
     size = ctx.shape(ctx.op.inputs[0])[2:]
     if target is None:
+        _check_same(ctx, mode)
         target = [s * stride for s, stride in zip(size, strides, strict=True)]
     else:
         target = [int(d) for d in target][-2:]

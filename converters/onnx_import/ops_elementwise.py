@@ -22,13 +22,13 @@ def cast(ctx: Lowering) -> None:
 
 
 def expand(ctx: Lowering) -> None:
-    """Nothing to do: whoever reads it broadcasts. `binary` checks that the result is as large."""
+    """Left out: arithmetic broadcasts, where its other operand is as large as this result."""
     x, y = ctx.shape(ctx.op.inputs[0]), ctx.shape(ctx.op.outputs[0])
     readers = [n for n in ctx.model.nodes if ctx.op.outputs[0] in n.input]
     arithmetic = all(
-        node.op_type in BINARY and ctx.model.shapes.get(node.output[0]) == y and any(
-            other != ctx.op.outputs[0] and ctx.shape(other) == y for other in node.input
-        )
+        node.op_type in BINARY
+        and ctx.model.shapes.get(node.output[0]) == y
+        and any(other != ctx.op.outputs[0] and ctx.shape(other) == y for other in node.input)
         for node in readers
     )
     if x != y and (not arithmetic or len(x) != len(y) or ctx.op.outputs[0] in ctx.model.outputs):
@@ -63,7 +63,9 @@ def clip(ctx: Lowering) -> None:
     bounds = []
     for slot, what, default in ((1, "min", -INF), (2, "max", INF)):
         data = ctx.floats(ctx.op.input(slot), what)
-        bounds.append(float(ctx.op.attrs.get(what, default)) if data is None else float(data.item()))
+        bounds.append(
+            float(ctx.op.attrs.get(what, default)) if data is None else float(data.item())
+        )
     if bounds[0] > bounds[1]:
         ctx.unsupported("with min above max", "give min <= max")
     _clip(ctx, *bounds)
@@ -72,9 +74,11 @@ def clip(ctx: Lowering) -> None:
 def extremum(ctx: Lowering) -> None:
     """Min and Max against one number."""
     constants = [name for name in ctx.op.inputs if ctx.is_constant(name)]
-    if len(ctx.op.inputs) != 2 or len(constants) != 1 or np.size(
-        ctx.model.constants[constants[0]]
-    ) != 1:
+    if (
+        len(ctx.op.inputs) != 2
+        or len(constants) != 1
+        or np.size(ctx.model.constants[constants[0]]) != 1
+    ):
         ctx.unsupported("of two activations", "only against one constant number is it supported")
     bound = float(ctx.model.constants[constants[0]].item())
     ctx.op.inputs.sort(key=ctx.is_constant)
@@ -127,41 +131,58 @@ def binary(ctx: Lowering) -> None:
     constants = [ctx.is_constant(name) for name in names]
     if all(constants):
         ctx.unsupported("of two constants", "fold it into one constant")
-    if not any(constants):
-        if ctx.rank(names[0]) != ctx.rank(names[1]):
-            ctx.unsupported(
-                f"of the shapes {list(ctx.shape(names[0]))} and {list(ctx.shape(names[1]))}",
-                "reshape them to the same rank, with the batch first",
-            )
-        nhwc = ctx.prefers_nhwc(*names)
-        operands = [ctx.get(name, nhwc) for name in names]
-        ctx.emit(kind, operands, ctx.define(nhwc), **ACT)
+    if any(constants):
+        _with_constant(ctx, kind, constants.index(True))
         return
-    slot = constants.index(True)
-    x = names[1 - slot]
-    data = ctx.model.constants[names[slot]].astype(np.float32)
-    rank = ctx.rank(x)
-    if data.ndim > rank:
+    if ctx.rank(names[0]) != ctx.rank(names[1]):
         ctx.unsupported(
-            f"of the shape {list(ctx.shape(x))} and a constant of shape {list(data.shape)}",
+            f"of the shapes {list(ctx.shape(names[0]))} and {list(ctx.shape(names[1]))}",
+            "reshape them to the same rank, with the batch first",
+        )
+    nhwc = ctx.prefers_nhwc(*names)
+    ctx.emit(kind, [ctx.get(name, nhwc) for name in names], ctx.define(nhwc), **ACT)
+
+
+def _with_constant(ctx: Lowering, kind: str, slot: int) -> None:
+    """`slot` says which operand is the constant."""
+    x = ctx.op.inputs[1 - slot]
+    data = ctx.model.constants[ctx.op.inputs[slot]].astype(np.float32)
+    shape = ctx.shape(x)
+    if data.ndim > len(shape):
+        ctx.unsupported(
+            f"of the shape {list(shape)} and a constant of shape {list(data.shape)}",
             "give the constant no more dimensions than the activation has",
         )
-    data = data.reshape([1] * (rank - data.ndim) + list(data.shape))
-    per_channel = rank == 4 and data.size == data.shape[1] and data.size in (1, ctx.shape(x)[1])
-    wanted = data.size > 1 or ctx.prefers_nhwc(x) or x in ctx.model.inputs
-    if per_channel and wanted and not (kind == "div" and slot == 0):
-        scale, shift = _affine_terms(kind, slot, data.astype(np.float64).ravel())
-        channels = (ctx.shape(x)[1],)
-        affine(ctx, x, np.broadcast_to(scale, channels), np.broadcast_to(shift, channels))
-        return
+    if kind == "div" and slot == 1 and not data.all():
+        ctx.unsupported("by a constant that holds zeros", "repair the checkpoint")
+    data = data.reshape([1] * (len(shape) - data.ndim) + list(data.shape))
+    inverse = kind == "div" and slot == 0
+    if len(shape) == 4 and data.size == data.shape[1] and data.size in (1, shape[1]):
+        wanted = data.size > 1 or ctx.prefers_nhwc(x) or x in ctx.model.inputs
+        if wanted and not inverse:
+            scale, shift = _affine_terms(kind, slot, data.astype(np.float64).ravel())
+            channels = (shape[1],)
+            affine(ctx, x, np.broadcast_to(scale, channels), np.broadcast_to(shift, channels))
+            return
     nhwc = ctx.prefers_nhwc(x)
     if data.size == 1:
         data = data.reshape(1)
     elif nhwc:
         data = data.transpose(NHWC)
-    operands = [ctx.get(x, nhwc)]
-    operands.insert(slot, ctx.weight(data, "constant"))
-    ctx.emit(kind, operands, ctx.define(nhwc), **ACT)
+    value, constant = ctx.get(x, nhwc), ctx.weight(data, "constant")
+    if kind == "sub" and slot == 0:
+        # A constant stands only on the right in the IR: c - x = -1 * x + c.
+        negative = ctx.temporary("negative")
+        minus = ctx.weight(np.array([-1.0], np.float32), "minus")
+        ctx.emit("mul", [value, minus], negative, **ACT)
+        value, kind = negative, "add"
+    elif inverse:  # c / x = (1 * c) / x
+        ones, numerator = ctx.temporary("ones"), ctx.temporary("numerator")
+        ctx.emit("clip", [value], ones, min=1.0, max=1.0)
+        ctx.emit("mul", [ones, constant], numerator, **ACT)
+        ctx.emit("div", [numerator, value], ctx.define(nhwc), **ACT)
+        return
+    ctx.emit(kind, [value, constant], ctx.define(nhwc), **ACT)
 
 
 def _affine_terms(kind: str, slot: int, c: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

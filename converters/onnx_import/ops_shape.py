@@ -53,7 +53,11 @@ def reshape(ctx: Lowering) -> None:
     before, after = ctx.shape(x), ctx.shape(ctx.op.outputs[0])
     if not after or after[0] != 1 or not before:
         ctx.mixes_batch()
-    if before == after and 0 not in ctx.op.attrs.get("axes", ()):
+    if ctx.op.type in ("Squeeze", "Unsqueeze"):
+        axes = ctx.op.attrs.get("axes") or ctx.integers(ctx.op.input(1), "axes") or [0]
+        if 0 in axes or -max(len(before), len(after)) in axes:
+            ctx.mixes_batch()
+    if before == after:
         identity(ctx)
         return
     if len(after) > 6:
@@ -86,7 +90,10 @@ def depth_to_space(ctx: Lowering) -> None:
     value = ctx.nhwc(ctx.op.inputs[0])
     _, channels, height, width = ctx.shape(ctx.op.inputs[0])
     rest = channels // block**2
-    crd = ctx.op.attrs.get("mode", "DCR") == "CRD"
+    mode = ctx.op.attrs.get("mode", "DCR")
+    if mode not in ("DCR", "CRD"):
+        ctx.unsupported(f"in the mode '{mode}'", "use DCR or CRD")
+    crd = mode == "CRD"
     split, moved = ctx.temporary("split"), ctx.temporary("moved")
     tail = [rest, block, block] if crd else [block, block, rest]
     ctx.emit("reshape", [value], split, dims=[0, 0, 0, *tail])
@@ -217,6 +224,9 @@ def resize(ctx: Lowering) -> None:
         ctx.unsupported(
             f"with the coordinates '{coordinates}'", f"use one of {', '.join(COORDINATES)}"
         )
+    rounding = "floor" if upsample else attrs.get("nearest_mode", "round_prefer_floor")
+    if rounding not in ROUNDING:
+        ctx.unsupported(f"with the rounding '{rounding}'", f"use one of {', '.join(ROUNDING)}")
     if attrs.get("antialias", 0):
         ctx.unsupported("with antialias", "use antialias=0")
     if attrs.get("keep_aspect_ratio_policy", "stretch") != "stretch":
@@ -225,7 +235,6 @@ def resize(ctx: Lowering) -> None:
     if before[:2] != after[:2]:
         ctx.unsupported("of batch or channels", "resize height and width only")
     scales, sizes = _scales(ctx, upsample)
-    rounding = "floor" if upsample else attrs.get("nearest_mode", "round_prefer_floor")
     ctx.emit(
         "resize",
         [value],

@@ -53,20 +53,14 @@ def affine_of(graph: Graph, node: Node) -> Affine | None:
         return _affine_convolution(graph, node)
     if node.op not in ARITHMETIC or not is_unbounded(node):
         return None
-    constants = [graph.constant(name) for name in node.inputs]
-    slot = 1 if constants[1] is not None else 0
-    data, x = constants[slot], node.inputs[1 - slot]
-    if data is None or constants[1 - slot] is not None or x is None:
-        return None
-    if data.size not in (1, data.shape[-1]) or (node.op == "div" and slot == 0):
+    x, data = node.inputs[0], graph.constant(node.inputs[1])
+    if x is None or data is None or data.size not in (1, data.shape[-1]):
         return None
     c = data.astype(np.float64).ravel()
     one, zero = np.ones_like(c), np.zeros_like(c)
-    if node.op == "add":
-        return Affine(x, one, c)
-    if node.op == "sub":
-        return Affine(x, one, -c) if slot == 1 else Affine(x, -one, c)
-    return Affine(x, c if node.op == "mul" else 1.0 / c, zero)
+    if node.op in ("add", "sub"):
+        return Affine(x, one, c if node.op == "add" else -c)
+    return Affine(x, c if node.op == "mul" else one / c, zero)
 
 
 def _affine_convolution(graph: Graph, node: Node) -> Affine | None:

@@ -41,9 +41,7 @@ def fuse_residual(graph: Graph) -> Graph:
     return graph
 
 
-def _fits(
-    graph: Graph, a: str, b: str, samples: tuple[dict[str, Shape], dict[str, Shape]]
-) -> bool:
+def _fits(graph: Graph, a: str, b: str, samples: tuple[dict[str, Shape], dict[str, Shape]]) -> bool:
     activations = not graph.tensors[a].constant and not graph.tensors[b].constant
     return activations and all(shapes[a] == shapes[b] for shapes in samples)
 

@@ -25,10 +25,12 @@ def remove_identities(graph: Graph) -> Graph:
         for node in list(graph.nodes):
             if _is_identity(node, samples):
                 changed |= bypass(graph, node)
-            elif _merge_transposes(graph, node) or _merge_reshapes(graph, node, samples):
-                changed = True
-            elif _transpose_as_reshape(node, samples):
-                changed = True
+            else:
+                changed |= (
+                    _merge_transposes(graph, node)
+                    or _merge_reshapes(graph, node, samples)
+                    or _transpose_as_reshape(node, samples)
+                )
             if changed:
                 break  # shapes and readers are new
     return graph
@@ -87,9 +89,7 @@ def _merge_reshapes(graph: Graph, node: Node, samples: Samples) -> bool:
         return False
     source, output = first.inputs[0], node.outputs[0]
     assert source is not None
-    dims = _dims(
-        (samples[0][source], samples[1][source]), (samples[0][output], samples[1][output])
-    )
+    dims = _dims((samples[0][source], samples[1][source]), (samples[0][output], samples[1][output]))
     if dims is None:
         return False
     node.attrs["dims"] = list(dims)
