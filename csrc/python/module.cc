@@ -1,3 +1,6 @@
+#include <algorithm>
+
+#include "base/histogram.h"
 #include "cpu/cpu.h"
 #include "kernels/kernel.h"
 #include "kernels/peak/peak.h"
@@ -108,6 +111,19 @@ py::dict peak(const std::string& isa_name) {
   return result;
 }
 
+py::array_t<int64_t> histogram(const py::array_t<float, py::array::c_style>& values, int32_t bins,
+                              float absmax) {
+  if (bins < 1 || !(absmax > 0.0f)) {
+    raise_if_error(invalid_argument("bins and absmax must be positive"));
+  }
+  py::array_t<int64_t> counts(bins);
+  int64_t* const data = counts.mutable_data();
+  std::fill(data, data + bins, int64_t{0});
+  const py::gil_scoped_release unlocked;
+  histogram_abs(values.data(), static_cast<size_t>(values.size()), bins, absmax, data);
+  return counts;
+}
+
 }  // namespace
 }  // namespace pyedge
 
@@ -115,6 +131,8 @@ PYBIND11_MODULE(_core, m) {
   m.doc() = "The native core of pyedge.";
   m.def("features", &pyedge::features);
   m.def("op_table", &pyedge::ops);
+  m.def("histogram_abs", &pyedge::histogram, py::arg("values"), py::arg("bins"),
+        py::arg("absmax"));
   m.def("measure_peak", &pyedge::peak, py::arg("isa"));
   pyedge::bind_session(m);
   pyedge::bind_kernels(m);

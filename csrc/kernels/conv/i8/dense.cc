@@ -8,7 +8,7 @@ namespace pyedge {
 namespace {
 
 constexpr size_t kMinTasks = 16;            // enough for 16 threads, where there is work for them
-constexpr size_t kRowsBytes = 192 << 10;    // packed rows of a task: a part of L2
+constexpr size_t kRowsBytes = 128 << 10;    // packed rows of a task: a part of L2
 constexpr size_t kMaxPixels = 192;          // of a task
 constexpr size_t kSmallWeight = 256 << 10;  // bytes: stays in L2 from one pixel block to the next
 
@@ -18,11 +18,11 @@ size_t align_up(size_t n) { return divide_up(n, kAlignment) * kAlignment; }
 // Independent of the sizes of the image.
 struct Weights {
   ConvGeometry g;
-  bool merged;          // the taps of a kernel row are neighbours in memory
-  size_t k;             // weights of an output channel
-  size_t steps;         // of the dot product
-  size_t padding;       // bytes of zero points: the longest run of padding
-  size_t panel_count;   // in a group
+  bool merged;         // the taps of a kernel row are neighbours in memory
+  size_t k;            // weights of an output channel
+  size_t steps;        // of the dot product
+  size_t padding;      // bytes of zero points: the longest run of padding
+  size_t panel_count;  // in a group
   size_t panel_bytes;
 
   Weights(const OpArgs& args, const I8Dense& isa) : g(conv_geometry(args)) {
@@ -111,8 +111,9 @@ class Packer {
     const int32_t x = out_x * g_.stride_w - g_.pad_left, top = out_y * g_.stride_h - g_.pad_top;
     const int32_t bottom = top + (g_.kernel_h - 1) * g_.dilation_h;
     if (short_rows_ && x >= 0 && x + g_.kernel_w <= g_.in_w && top >= 0 && bottom < g_.in_h) {
-      append_short_rows(plane + static_cast<size_t>(top) * row_bytes + static_cast<size_t>(x) * in_c,
-                        static_cast<size_t>(g_.dilation_h) * row_bytes);
+      append_short_rows(
+          plane + static_cast<size_t>(top) * row_bytes + static_cast<size_t>(x) * in_c,
+          static_cast<size_t>(g_.dilation_h) * row_bytes);
       return;
     }
     for (int32_t y = top; y <= bottom; y += g_.dilation_h) {
@@ -128,7 +129,7 @@ class Packer {
     if (row_length_ > w_.k) append(padding_, row_length_ - w_.k);
   }
 
-  // The kernel rows of a pixel, all inside the image: of first layers, where they are many.
+  // The kernel rows of a pixel, all inside the image: as in first layers, of many pixels.
   void append_short_rows(const int8_t* row, size_t step) {
     int8_t* to = stage(row_length_);
     const size_t length = w_.k / static_cast<size_t>(g_.kernel_h);

@@ -72,7 +72,8 @@ void dense_panel(const I8Panel& p, const I8Finish& f) {
 }
 
 template <class V>
-constexpr I8Dense kDense = {{V::kLanes, V::kGroup, V::kBiased}, V::kTileVectors, V::kTilePixels, V::pack, dense_panel<V>};
+constexpr I8Dense kDense = {
+    {V::kLanes, V::kGroup, V::kBiased}, V::kTileVectors, V::kTilePixels, V::pack, dense_panel<V>};
 
 template <class Wide, class Narrow>
 const I8Dense& dense_isa(const OpArgs& args) {

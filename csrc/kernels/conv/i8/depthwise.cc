@@ -26,9 +26,7 @@ struct Weights {
     blocks = divide_up(static_cast<size_t>(g.out_c), block);
     row_groups = divide_up(kernel_h, group);
     out_rows = g.stride_h == 1 && g.dilation_h == 1 && row_groups * group > kernel_h ? 2 : 1;
-    block_bytes =
-        i8_channels_bytes(isa.layout) +
-        align_up(out_rows * taps() * group * block);
+    block_bytes = i8_channels_bytes(isa.layout) + align_up(out_rows * taps() * group * block);
   }
   size_t taps() const { return static_cast<size_t>(g.kernel_w) * row_groups; }
   size_t first_block() const { return kI8HeaderBytes + align_up(block); }

@@ -26,7 +26,7 @@ struct I8DepthwiseRow {
   const int8_t* w;  // [out_rows][taps][4][lanes][group]
   I8Channels channels;
   size_t channel_count;
-  size_t at;      // in y: the first pixel's first channel
+  size_t at;         // in y: the first pixel's first channel
   int32_t* columns;  // scratch of i8_depthwise_scratch_bytes
 };
 

@@ -48,7 +48,8 @@ void depthwise_pixels(const I8DepthwiseRow& row, const int8_t* w, const int32_t*
   for (size_t tap = 0; tap < row.taps; ++tap, w += kI8BlockVectors * kVectorBytes) {
     const int32_t* a = columns + row.tap_offsets[tap];
     for (size_t v = 0; v < kI8BlockVectors; ++v) {
-      const typename V::Int weights = V::load_weights(w + v * kVectorBytes);
+      // GCC would rather load them again for the next pixel, and loads are what limits this loop.
+      const typename V::Int weights = V::in_register(V::load_weights(w + v * kVectorBytes));
       for (size_t i = 0; i < kPixels; ++i) {
         acc[i][v] = V::dot(acc[i][v], V::load(a + i * step + v * V::kLanes), weights);
       }
@@ -112,9 +113,12 @@ constexpr Kernel i8_depthwise_kernel(const char* name, Isa isa) {
           [](const OpArgs& args) {
             return i8_depthwise_scratch_bytes(args, depthwise_isa<Wide, Narrow>(args));
           },
-          [](const OpArgs& args) { return i8_depthwise_tasks(args, depthwise_isa<Wide, Narrow>(args)); },
+          [](const OpArgs& args) {
+            return i8_depthwise_tasks(args, depthwise_isa<Wide, Narrow>(args));
+          },
           [](const OpArgs& args, const void* prepared, void* scratch, size_t begin, size_t end) {
-            i8_depthwise_run(args, depthwise_isa<Wide, Narrow>(args), prepared, scratch, begin, end);
+            i8_depthwise_run(args, depthwise_isa<Wide, Narrow>(args), prepared, scratch, begin,
+                             end);
           }};
 }
 

@@ -1,6 +1,7 @@
 // INT8 convolution on vpmaddwd: two products of signed 16-bit integers summed into an int32 lane.
-// Activations are widened once, when they are packed, and weights when they are loaded. (On bytes,
-// vpsignb + vpmaddubsw + vpmaddwd would be exact too, but takes as many operations.)
+// Activations are widened once, when they are packed, and weights when they are loaded. On bytes,
+// vpsignb + vpmaddubsw + vpmaddwd would be exact too; that takes as many operations, of which
+// fewer run side by side.
 //
 // Exact: |q - zero_point| <= 255 and |w| <= 128, so a pair sums to at most 65280 in magnitude; the
 // accumulator is the true partial sum, which fits in int32 (validation bounds the taps).

@@ -29,6 +29,10 @@ struct Vnni {
   static Int load(const int32_t* p) { return _mm512_loadu_si512(p); }
   static void store(int32_t* p, Int x) { _mm512_storeu_si512(p, x); }
   static Int load_weights(const int8_t* p) { return _mm512_loadu_si512(p); }
+  static Int in_register(Int x) {
+    __asm__("" : "+v"(x));
+    return x;
+  }
   static Int broadcast(const uint8_t* p) {
     int32_t bytes;
     __builtin_memcpy(&bytes, p, sizeof bytes);

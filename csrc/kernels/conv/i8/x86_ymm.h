@@ -21,6 +21,10 @@ struct Ymm {
 
   static Int load(const int32_t* p) { return load_vector(p); }
   static void store(int32_t* p, Int x) { store_vector(p, x); }
+  static Int in_register(Int x) {
+    __asm__("" : "+v"(x));
+    return x;
+  }
   // Four bytes of packed activations in every lane.
   static Int broadcast(const uint8_t* p) {
     int32_t bytes;
