@@ -1,4 +1,4 @@
-"""Writes the native file; `csrc/format/format.h` describes it and the native core alone reads it."""
+"""Writes the native file. `csrc/format/format.h` describes it; the native core alone reads it."""
 
 from __future__ import annotations
 

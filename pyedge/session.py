@@ -13,7 +13,6 @@ from pyedge import _core
 from pyedge.errors import InvalidArgumentError
 from pyedge.metadata import Metadata
 
-
 # The side of images that a network of any input size is described for.
 _FREE_SIDE = 320
 
@@ -53,6 +52,7 @@ class Session:
         threads: int = 1,
         isa: str | None = None,
     ) -> None:
+        self._model: _core.Model
         if isinstance(path, Session):
             self._model = path._model
         elif isinstance(path, bytes):
@@ -151,8 +151,8 @@ class Session:
         """Layers (name, op, kernel, input and output tensors, macs, weight bytes) and totals.
 
         Args:
-            shapes: one for each input; by default a batch of 1 at the model's own size, or 320 where
-                it takes any.
+            shapes: one for each input; by default a batch of 1 at the model's own size, or 320
+                where it takes any.
         """
         layers = self._core.layers([list(shape) for shape in shapes or self._sized_inputs()])
         return {

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from pathlib import Path
 
 import numpy as np
-import pyedge
 import pytest
+
+import pyedge
 from pyedge.converters import native
 from pyedge.converters.ir import Graph, Node, Tensor
 
@@ -177,9 +177,7 @@ def test_kernels_follow_the_instruction_set(model: bytes) -> None:
 def test_describe_counts_multiply_accumulates(model: bytes) -> None:
     description = pyedge.Session(model).describe([[2, 3, 8, 6]])
     assert description["macs"] == 2 * (8 * 6 * 17 * 27 + 4 * 3 * 17 * 5)
-    assert [layer["op"] for layer in description["layers"]] == [
-        node.op for node in network().nodes
-    ]
+    assert [layer["op"] for layer in description["layers"]] == [node.op for node in network().nodes]
     assert description["file_bytes"] == len(model)
     assert description["arena_bytes"] > 0
 
@@ -223,7 +221,7 @@ def test_one_session_serves_several_threads(model: bytes) -> None:
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs Linux's /proc")
 def test_idle_threads_sleep(model: bytes) -> None:
     def tasks() -> set[str]:
-        return set(os.listdir("/proc/self/task"))
+        return {path.name for path in Path("/proc/self/task").iterdir()}
 
     before = tasks()
     session = pyedge.Session(model, threads=4)

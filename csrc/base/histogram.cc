@@ -4,8 +4,7 @@
 
 namespace pyedge {
 
-void histogram_abs(const float* values, size_t count, int32_t bins, float absmax,
-                   int64_t* counts) {
+void histogram_abs(const float* values, size_t count, int32_t bins, float absmax, int64_t* counts) {
   const float last = static_cast<float>(bins - 1), width = static_cast<float>(bins);
   for (size_t i = 0; i < count; ++i) {
     const float magnitude = std::fabs(values[i]);

@@ -36,8 +36,8 @@ inline Status invalid_argument(std::string message) {
   return {StatusCode::kInvalidArgument, std::move(message)};
 }
 
-#define PYEDGE_RETURN_IF_ERROR(expression)              \
-  do {                                                  \
+#define PYEDGE_RETURN_IF_ERROR(expression)                                      \
+  do {                                                                          \
     if (::pyedge::Status status_ = (expression); !status_.ok()) return status_; \
   } while (false)
 

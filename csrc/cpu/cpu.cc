@@ -62,7 +62,7 @@ const CpuFeatures& cpu_features() {
 }
 
 std::vector<std::string> feature_names(const CpuFeatures& features) {
-  static constexpr const char* kNames[] = {"avx2", "fma", "avx512", "avx512vnni", "avxvnni",
+  static constexpr const char* kNames[] = {"avx2",     "fma",  "avx512",  "avx512vnni", "avxvnni",
                                            "amx_int8", "neon", "dotprod", "i8mm"};
   std::vector<std::string> names;
   for (size_t bit = 0; bit < std::size(kNames); ++bit) {

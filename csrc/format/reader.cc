@@ -51,7 +51,11 @@ struct Header {
 bool is_utf8(const uint8_t* s, size_t bytes) {
   for (size_t i = 0; i < bytes;) {
     const uint8_t lead = s[i];
-    const size_t length = lead < 0x80 ? 1 : lead >> 5 == 6 ? 2 : lead >> 4 == 14 ? 3 : lead >> 3 == 30 ? 4 : 0;
+    const size_t length = lead < 0x80       ? 1
+                          : lead >> 5 == 6  ? 2
+                          : lead >> 4 == 14 ? 3
+                          : lead >> 3 == 30 ? 4
+                                            : 0;
     if (length == 0 || lead == 0 || i + length > bytes) return false;
     uint32_t code = length == 1 ? lead : lead & (0x7f >> length);
     for (size_t k = 1; k < length; ++k) {
@@ -123,12 +127,13 @@ class Reader {
       uint32_t value, limit;
     };
     const FormatLimits& limits = kFormatLimits;
-    for (const Count& count :
-         {Count{"tensor_count", h.tensors, limits.tensors}, Count{"node_count", h.nodes, limits.nodes},
-          Count{"input_count", h.inputs, limits.graph_ends},
-          Count{"output_count", h.outputs, limits.graph_ends},
-          Count{"integer_count", h.integers, limits.pool}, Count{"float_count", h.floats, limits.pool},
-          Count{"string_bytes", h.string_bytes, limits.pool}}) {
+    for (const Count& count : {Count{"tensor_count", h.tensors, limits.tensors},
+                               Count{"node_count", h.nodes, limits.nodes},
+                               Count{"input_count", h.inputs, limits.graph_ends},
+                               Count{"output_count", h.outputs, limits.graph_ends},
+                               Count{"integer_count", h.integers, limits.pool},
+                               Count{"float_count", h.floats, limits.pool},
+                               Count{"string_bytes", h.string_bytes, limits.pool}}) {
       if (count.value > count.limit) {
         return invalid_model(std::string(count.name) + ": " + std::to_string(count.value) +
                              ", the limit is " + std::to_string(count.limit));
@@ -268,7 +273,8 @@ class Reader {
   template <typename T>
   void copy_run(size_t pool_at, uint32_t offset, uint32_t count, std::vector<T>* out) {
     out->resize(count);
-    if (count > 0) std::memcpy(out->data(), data_ + pool_at + size_t{offset} * 4, size_t{count} * 4);
+    if (count > 0)
+      std::memcpy(out->data(), data_ + pool_at + size_t{offset} * 4, size_t{count} * 4);
   }
 
   Status read_node(uint32_t index, Node* n) {
@@ -315,7 +321,8 @@ Status read_model(const uint8_t* data, size_t bytes, const ReadOptions& options,
   if (bytes > kFormatLimits.file_bytes) return invalid_model("file: larger than the format allows");
   auto result = std::make_shared<Model>();
   if (!result->bytes.allocate(bytes + kSlack)) {
-    return {StatusCode::kOutOfMemory, "no memory for a model of " + std::to_string(bytes) + " bytes"};
+    return {StatusCode::kOutOfMemory,
+            "no memory for a model of " + std::to_string(bytes) + " bytes"};
   }
   if (bytes > 0) std::memcpy(result->bytes.data(), data, bytes);
   result->file_bytes = bytes;

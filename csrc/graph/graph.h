@@ -28,7 +28,7 @@ struct OpInfo {
   Op op;
   const char* name;
   int min_inputs, max_inputs, outputs;
-  const char* ints;    // attribute names separated by spaces; "..." repeats the last
+  const char* ints;  // attribute names separated by spaces; "..." repeats the last
   const char* floats;
 };
 

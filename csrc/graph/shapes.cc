@@ -22,9 +22,7 @@ class Inference {
   }
 
  private:
-  const Shape& input(size_t slot) const {
-    return shapes_[static_cast<size_t>(node_.inputs[slot])];
-  }
+  const Shape& input(size_t slot) const { return shapes_[static_cast<size_t>(node_.inputs[slot])]; }
   bool has_input(size_t slot) const {
     return slot < node_.inputs.size() && node_.inputs[slot] != kAbsent;
   }
@@ -52,8 +50,8 @@ class Inference {
       return error(status.message());
     }
     if (has_input(kConvResidual) && node_.op != Op::k_concat && input(kConvResidual) != shape) {
-      return error("the residual " + input(kConvResidual).to_string() + " does not fit the output " +
-                   shape.to_string());
+      return error("the residual " + input(kConvResidual).to_string() +
+                   " does not fit the output " + shape.to_string());
     }
     *y = shape;
     return {};
@@ -61,14 +59,18 @@ class Inference {
 
   Status check_axis(int32_t axis) const {
     if (axis >= 0 && axis < x_.rank) return {};
-    return error("axis " + std::to_string(axis) + " of a tensor of rank " + std::to_string(x_.rank));
+    return error("axis " + std::to_string(axis) + " of a tensor of rank " +
+                 std::to_string(x_.rank));
   }
 
   Status dispatch() {
     switch (node_.op) {
-      case Op::k_conv: return conv();
-      case Op::k_conv_transpose: return conv_transpose();
-      case Op::k_fully_connected: return fully_connected();
+      case Op::k_conv:
+        return conv();
+      case Op::k_conv_transpose:
+        return conv_transpose();
+      case Op::k_fully_connected:
+        return fully_connected();
       case Op::k_prelu:
         copy_input();
         if (x_.rank < 1 || input(1)[0] != x_[x_.rank - 1]) return error("the slope does not fit");
@@ -76,18 +78,27 @@ class Inference {
       case Op::k_add:
       case Op::k_sub:
       case Op::k_mul:
-      case Op::k_div: return binary();
+      case Op::k_div:
+        return binary();
       case Op::k_max_pool:
-      case Op::k_average_pool: return pool();
-      case Op::k_concat: return concat();
-      case Op::k_slice: return slice();
-      case Op::k_resize: return resize();
-      case Op::k_pad: return pad();
-      case Op::k_reshape: return reshape();
-      case Op::k_transpose: return transpose();
+      case Op::k_average_pool:
+        return pool();
+      case Op::k_concat:
+        return concat();
+      case Op::k_slice:
+        return slice();
+      case Op::k_resize:
+        return resize();
+      case Op::k_pad:
+        return pad();
+      case Op::k_reshape:
+        return reshape();
+      case Op::k_transpose:
+        return transpose();
       case Op::k_reduce_mean:
       case Op::k_reduce_sum:
-      case Op::k_reduce_l2: return reduce();
+      case Op::k_reduce_l2:
+        return reduce();
       case Op::k_softmax:
       case Op::k_l2_normalize:
         copy_input();
@@ -98,7 +109,9 @@ class Inference {
       case Op::k_hard_swish:
       case Op::k_tanh:
       case Op::k_quantize:
-      case Op::k_dequantize: copy_input(); return {};
+      case Op::k_dequantize:
+        copy_input();
+        return {};
     }
     return {};
   }
@@ -223,9 +236,10 @@ class Inference {
     copy_input();
     for (int i = 0; i < 2; ++i) {
       const auto k = static_cast<size_t>(i);
-      dims_[1 + i] = node_.ints[3 + k] > 0
-                         ? node_.ints[3 + k]
-                         : static_cast<int64_t>(std::floor(static_cast<double>(x_[1 + i]) * node_.floats[k]));
+      dims_[1 + i] =
+          node_.ints[3 + k] > 0
+              ? node_.ints[3 + k]
+              : static_cast<int64_t>(std::floor(static_cast<double>(x_[1 + i]) * node_.floats[k]));
     }
     return {};
   }
@@ -351,16 +365,17 @@ Status infer_shapes(const Graph& graph, const std::vector<Shape>& inputs,
 }
 
 double count_macs(const Node& node, const std::vector<Shape>& shapes) {
-  if (node.op != Op::k_conv && node.op != Op::k_conv_transpose && node.op != Op::k_fully_connected) {
+  if (node.op != Op::k_conv && node.op != Op::k_conv_transpose &&
+      node.op != Op::k_fully_connected) {
     return 0.0;
   }
   const Shape& w = shapes[static_cast<size_t>(node.inputs[kConvWeight])];
   // Each output of a convolution sums a weight row; each input of a transposed one spreads it.
-  const size_t sites = node.op == Op::k_conv_transpose
-                           ? shapes[static_cast<size_t>(node.inputs[0])].elements() /
-                                 static_cast<size_t>(w[3] * node.ints[10])
-                           : shapes[static_cast<size_t>(node.outputs[0])].elements() /
-                                 static_cast<size_t>(w[0]);
+  const size_t sites =
+      node.op == Op::k_conv_transpose
+          ? shapes[static_cast<size_t>(node.inputs[0])].elements() /
+                static_cast<size_t>(w[3] * node.ints[10])
+          : shapes[static_cast<size_t>(node.outputs[0])].elements() / static_cast<size_t>(w[0]);
   return static_cast<double>(sites) * static_cast<double>(w.elements());
 }
 

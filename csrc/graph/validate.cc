@@ -95,7 +95,8 @@ class Validator {
     node_ = &node;
     const OpInfo& info = *find_op(static_cast<uint32_t>(node.op));
     const auto min_inputs = static_cast<size_t>(info.min_inputs);
-    if (node.inputs.size() < min_inputs || node.inputs.size() > static_cast<size_t>(info.max_inputs)) {
+    if (node.inputs.size() < min_inputs ||
+        node.inputs.size() > static_cast<size_t>(info.max_inputs)) {
       return error("inputs: there are " + std::to_string(node.inputs.size()));
     }
     if (node.outputs.size() != static_cast<size_t>(info.outputs)) {
@@ -235,7 +236,8 @@ class Validator {
         return error("strides, dilations or pads: out of range");
       }
     }
-    if (w.shape[1] > kMaxWindow || w.shape[2] > kMaxWindow) return error("weight: window too large");
+    if (w.shape[1] > kMaxWindow || w.shape[2] > kMaxWindow)
+      return error("weight: window too large");
     const int32_t groups = node.ints[groups_at];
     if (groups < 1 || out_c % groups != 0) return error("groups: must divide the output channels");
     return {};

@@ -28,9 +28,9 @@ const Kernel* select_kernel(const OpArgs& args, Isa limit, const CpuFeatures& fe
         !kernel->accepts(args)) {
       continue;
     }
-    const double cost = kernel->cost                     ? kernel->cost(args)
+    const double cost = kernel->cost                    ? kernel->cost(args)
                         : kernel->isa == Isa::reference ? 1000.0
-                                                         : 1.0;
+                                                        : 1.0;
     // At equal cost the better instruction set wins.
     if (best == nullptr || cost < best_cost || (cost == best_cost && kernel->isa > best->isa)) {
       best = kernel;

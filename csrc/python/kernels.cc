@@ -1,6 +1,5 @@
-// Single kernels for tests and benchmarks: arguments are trusted, as a graph's are after validation.
-#include "kernels/kernel.h"
-
+// Single kernels for tests and benchmarks: arguments are trusted, as a graph's are after
+// validation.
 #include <cstring>
 #include <optional>
 
@@ -8,6 +7,7 @@
 #include "base/thread_pool.h"
 #include "cpu/fp_state.h"
 #include "graph/shapes.h"
+#include "kernels/kernel.h"
 #include "python/bindings.h"
 
 namespace py = pybind11;
@@ -156,11 +156,15 @@ py::object run_op(const std::string& op, const std::vector<int32_t>& ints,
   bool memory = out.allocate(out_bytes + kSlack);
   y.data = out.data();
   c.views.push_back(y);
-  c.args = {node.op,         node.ints.data(),
+  c.args = {node.op,
+            node.ints.data(),
             static_cast<int>(node.ints.size()),
-            node.floats.data(), static_cast<int>(node.floats.size()),
-            c.views.data(),  static_cast<int>(inputs.size()),
-            c.views.data() + inputs.size(), 1};
+            node.floats.data(),
+            static_cast<int>(node.floats.size()),
+            c.views.data(),
+            static_cast<int>(inputs.size()),
+            c.views.data() + inputs.size(),
+            1};
   const Kernel* kernel = find_kernel(c.args, kernel_name);
   if (kernel == nullptr) return py::none();
   ThreadPool pool(threads);
@@ -192,8 +196,8 @@ void bind_kernels(py::module_& m) {
   m.def("infer_shape", &infer_shape, py::arg("op"), py::arg("ints"), py::arg("floats"),
         py::arg("inputs"));
   m.def("run_op", &run_op, py::arg("op"), py::arg("ints"), py::arg("floats"), py::arg("inputs"),
-        py::arg("input_quant"), py::arg("out_dtype"), py::arg("out_quant"),
-        py::arg("kernel") = "", py::arg("threads") = 1, py::arg("repeats") = 1);
+        py::arg("input_quant"), py::arg("out_dtype"), py::arg("out_quant"), py::arg("kernel") = "",
+        py::arg("threads") = 1, py::arg("repeats") = 1);
 }
 
 }  // namespace pyedge

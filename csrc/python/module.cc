@@ -14,14 +14,21 @@ void raise_if_error(const Status& status) {
   if (status.ok()) return;
   const char* name = "PyEdgeError";
   switch (status.code()) {
-    case StatusCode::kInvalidModel: name = "InvalidModelError"; break;
-    case StatusCode::kInvalidArgument: name = "InvalidArgumentError"; break;
-    case StatusCode::kUnsupported: name = "UnsupportedError"; break;
+    case StatusCode::kInvalidModel:
+      name = "InvalidModelError";
+      break;
+    case StatusCode::kInvalidArgument:
+      name = "InvalidArgumentError";
+      break;
+    case StatusCode::kUnsupported:
+      name = "UnsupportedError";
+      break;
     case StatusCode::kOutOfMemory:
       PyErr_SetString(PyExc_MemoryError, status.message().c_str());
       throw py::error_already_set();
     case StatusCode::kOk:
-    case StatusCode::kIo: break;
+    case StatusCode::kIo:
+      break;
   }
   const py::object type = py::module_::import("pyedge.errors").attr(name);
   PyErr_SetString(type.ptr(), status.message().c_str());
@@ -112,7 +119,7 @@ py::dict peak(const std::string& isa_name) {
 }
 
 py::array_t<int64_t> histogram(const py::array_t<float, py::array::c_style>& values, int32_t bins,
-                              float absmax) {
+                               float absmax) {
   if (bins < 1 || !(absmax > 0.0f)) {
     raise_if_error(invalid_argument("bins and absmax must be positive"));
   }
@@ -131,8 +138,7 @@ PYBIND11_MODULE(_core, m) {
   m.doc() = "The native core of pyedge.";
   m.def("features", &pyedge::features);
   m.def("op_table", &pyedge::ops);
-  m.def("histogram_abs", &pyedge::histogram, py::arg("values"), py::arg("bins"),
-        py::arg("absmax"));
+  m.def("histogram_abs", &pyedge::histogram, py::arg("values"), py::arg("bins"), py::arg("absmax"));
   m.def("measure_peak", &pyedge::peak, py::arg("isa"));
   pyedge::bind_session(m);
   pyedge::bind_kernels(m);

@@ -28,8 +28,8 @@ std::shared_ptr<LoadedModel> load_file(const std::string& path) {
 std::shared_ptr<LoadedModel> load_bytes(const py::bytes& bytes) {
   auto result = std::make_shared<LoadedModel>();
   const std::string_view view = bytes;
-  raise_if_error(read_model(reinterpret_cast<const uint8_t*>(view.data()), view.size(), {},
-                            &result->model));
+  raise_if_error(
+      read_model(reinterpret_cast<const uint8_t*>(view.data()), view.size(), {}, &result->model));
   return result;
 }
 
@@ -166,8 +166,8 @@ class PySession {
     const Inputs inputs = check_inputs(arrays);
     const auto lock = acquire();
     const Session::Plan& plan = planned(inputs.shapes);
-    py::array_t<double> seconds({static_cast<py::ssize_t>(repeats),
-                                 static_cast<py::ssize_t>(plan.steps.size())});
+    py::array_t<double> seconds(
+        {static_cast<py::ssize_t>(repeats), static_cast<py::ssize_t>(plan.steps.size())});
     for (int r = 0; r < repeats; ++r) run_into_scratch(plan, inputs, seconds.mutable_data(r, 0));
     return seconds;
   }
@@ -311,8 +311,7 @@ void bind_session(py::module_& m) {
       .def_static("load_file", &load_file, py::arg("path"))
       .def_static("load_bytes", &load_bytes, py::arg("data"))
       .def_property_readonly("metadata", &metadata)
-      .def_property_readonly("file_bytes",
-                             [](const LoadedModel& l) { return l.model->file_bytes; })
+      .def_property_readonly("file_bytes", [](const LoadedModel& l) { return l.model->file_bytes; })
       .def_property_readonly("sha256", [](const LoadedModel& l) { return l.model->sha256; })
       .def_property_readonly("inputs", &input_infos)
       .def("infer_outputs", &infer_outputs, py::arg("shapes"));

@@ -70,9 +70,9 @@ Status Session::make_step(size_t index, const std::vector<Shape>& shapes, Step* 
   if (node.op == Op::k_reshape) return {};
   step->kernel = select_kernel(args, isa_, cpu_features());
   if (step->kernel == nullptr) {
-    return {StatusCode::kUnsupported,
-            "node " + node.name + " (" + find_op(static_cast<uint32_t>(node.op))->name +
-                "): no kernel takes these shapes and dtypes"};
+    return {StatusCode::kUnsupported, "node " + node.name + " (" +
+                                          find_op(static_cast<uint32_t>(node.op))->name +
+                                          "): no kernel takes these shapes and dtypes"};
   }
   step->tasks = step->kernel->tasks(args);
   return model_->prepared.get(index, *step->kernel, args, &step->prepared);
@@ -112,8 +112,8 @@ Status Session::bind(Plan* plan) {
   for (Step& step : plan->steps) {
     const Node& node = graph().nodes[step.node];
     for (size_t i = 0; i < step.views.size(); ++i) {
-      const int32_t tensor = i < node.inputs.size() ? node.inputs[i]
-                                                    : node.outputs[i - node.inputs.size()];
+      const int32_t tensor =
+          i < node.inputs.size() ? node.inputs[i] : node.outputs[i - node.inputs.size()];
       if (tensor == kAbsent || graph().tensors[static_cast<size_t>(tensor)].constant) continue;
       step.views[i].data = arena_.data() + plan->memory.offsets[static_cast<size_t>(tensor)];
     }

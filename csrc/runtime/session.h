@@ -47,7 +47,7 @@ class Session {
     std::vector<Shape> shapes;  // by tensor
     MemoryPlan memory;
     std::vector<Step> steps;
-    size_t scratch_bytes = 0;  // for each thread
+    size_t scratch_bytes = 0;           // for each thread
     const uint8_t* bound_to = nullptr;  // the arena that the views point into
   };
 

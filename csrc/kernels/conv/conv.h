@@ -26,9 +26,7 @@ struct ConvGeometry {
   int32_t groups, group_in_c, group_out_c;
 
   bool depthwise() const { return group_in_c == 1 && groups > 1; }
-  size_t taps() const {
-    return static_cast<size_t>(kernel_h) * static_cast<size_t>(kernel_w);
-  }
+  size_t taps() const { return static_cast<size_t>(kernel_h) * static_cast<size_t>(kernel_w); }
   size_t pixels() const {
     return static_cast<size_t>(batch) * static_cast<size_t>(out_h) * static_cast<size_t>(out_w);
   }

@@ -36,12 +36,12 @@ void for_each_tap(const OpArgs& args, const ConvGeometry& g, size_t pixel, int32
       if (x < 0 || x >= g.in_w) continue;
       const size_t in_row = image * static_cast<size_t>(g.in_h) + static_cast<size_t>(y);
       const size_t in_pixel = in_row * static_cast<size_t>(g.in_w) + static_cast<size_t>(x);
-      const size_t tap = static_cast<size_t>(ky) * static_cast<size_t>(g.kernel_w) +
-                         static_cast<size_t>(kx);
-      accumulate(args.inputs[kConvX].as<T>() + in_pixel * static_cast<size_t>(g.in_c) + first_in,
-                 args.inputs[kConvWeight].as<T>() +
-                     (static_cast<size_t>(channel) * g.taps() + tap) *
-                         static_cast<size_t>(g.group_in_c));
+      const size_t tap =
+          static_cast<size_t>(ky) * static_cast<size_t>(g.kernel_w) + static_cast<size_t>(kx);
+      accumulate(
+          args.inputs[kConvX].as<T>() + in_pixel * static_cast<size_t>(g.in_c) + first_in,
+          args.inputs[kConvWeight].as<T>() +
+              (static_cast<size_t>(channel) * g.taps() + tap) * static_cast<size_t>(g.group_in_c));
     }
   }
 }
@@ -95,11 +95,25 @@ void run_i8(const OpArgs& args, const void*, void*, size_t begin, size_t end) {
 
 }  // namespace
 
-extern const Kernel conv_f32_reference = {
-    "conv_f32_reference", Op::k_conv, Isa::reference, accepts_f32, nullptr, nullptr, nullptr,
-    nullptr,              tasks,      run_f32};
-extern const Kernel conv_i8_reference = {
-    "conv_i8_reference", Op::k_conv, Isa::reference, accepts_i8, nullptr, nullptr, nullptr,
-    nullptr,             tasks,      run_i8};
+extern const Kernel conv_f32_reference = {"conv_f32_reference",
+                                          Op::k_conv,
+                                          Isa::reference,
+                                          accepts_f32,
+                                          nullptr,
+                                          nullptr,
+                                          nullptr,
+                                          nullptr,
+                                          tasks,
+                                          run_f32};
+extern const Kernel conv_i8_reference = {"conv_i8_reference",
+                                         Op::k_conv,
+                                         Isa::reference,
+                                         accepts_i8,
+                                         nullptr,
+                                         nullptr,
+                                         nullptr,
+                                         nullptr,
+                                         tasks,
+                                         run_i8};
 
 }  // namespace pyedge
