@@ -51,7 +51,8 @@ class GraphBuilder {
 
   int32_t node(Op op, const std::vector<int32_t>& inputs, int32_t output,
                const std::vector<int32_t>& ints = {}, const std::vector<float>& floats = {}) {
-    graph().nodes.push_back({op, "n" + std::to_string(graph().nodes.size()), inputs, {output}, ints, floats});
+    graph().nodes.push_back(
+        {op, "n" + std::to_string(graph().nodes.size()), inputs, {output}, ints, floats});
     return output;
   }
 

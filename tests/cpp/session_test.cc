@@ -14,15 +14,18 @@ std::atomic<int> allocations{0};
 }
 
 // Counts every allocation of the program; the library's aligned blocks are counted by the linker's
-// --wrap of aligned_alloc.
-void* operator new(size_t bytes) {
+// --wrap of aligned_alloc. Not inlined, or g++ takes the free() inside for a mismatch with new.
+[[gnu::noinline]] void* operator new(size_t bytes, const std::nothrow_t&) noexcept {
   ++allocations;
-  void* memory = std::malloc(bytes ? bytes : 1);
-  if (memory == nullptr) std::abort();
+  return std::malloc(bytes ? bytes : 1);
+}
+[[gnu::noinline]] void* operator new(size_t bytes) {
+  void* memory = operator new(bytes, std::nothrow);
+  if (memory == nullptr) throw std::bad_alloc();
   return memory;
 }
-void operator delete(void* memory) noexcept { std::free(memory); }
-void operator delete(void* memory, size_t) noexcept { std::free(memory); }
+[[gnu::noinline]] void operator delete(void* memory) noexcept { std::free(memory); }
+[[gnu::noinline]] void operator delete(void* memory, size_t) noexcept { std::free(memory); }
 
 extern "C" void* __real_aligned_alloc(size_t alignment, size_t bytes);
 extern "C" void* __wrap_aligned_alloc(size_t alignment, size_t bytes) {
@@ -41,8 +44,8 @@ std::shared_ptr<LoadedModel> small_network() {
   const int32_t sum = b.node(Op::k_add, {first, second}, b.value(DType::kF32), {}, {-1e30f, 1e30f});
   const Quant quant{0.25f, 0};
   const int32_t q = b.node(Op::k_quantize, {sum}, b.value(DType::kI8, quant));
-  const int32_t pooled = b.node(Op::k_max_pool, {q}, b.value(DType::kI8, quant),
-                                {0, 2, 2, 2, 2, 0, 0, 0, 0, 0});
+  const int32_t pooled =
+      b.node(Op::k_max_pool, {q}, b.value(DType::kI8, quant), {0, 2, 2, 2, 2, 0, 0, 0, 0, 0});
   const int32_t y = b.node(Op::k_dequantize, {pooled}, b.value(DType::kF32));
   const int32_t flat = b.node(Op::k_reshape, {y}, b.value(DType::kF32), {0, -1});
   std::shared_ptr<LoadedModel> model = b.finish(flat);

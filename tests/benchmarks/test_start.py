@@ -1,0 +1,36 @@
+"""What a user waits for: import, conversion, calibration."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from models import export, mobilefacenet
+
+from pyedge.converters import convert
+
+SHAPE = (1, 3, 112, 112)
+
+
+@pytest.mark.parametrize("module", ["numpy", "pyedge", "pyedge.cli.app"])
+def test_import(benchmark, module: str) -> None:
+    """A new interpreter each time; what NumPy alone takes is the measure for the others."""
+    benchmark.group = "import"
+    command = [sys.executable, "-P", "-c", f"import {module}"]
+    benchmark.pedantic(subprocess.run, args=(command,), kwargs={"check": True}, rounds=10)
+
+
+@pytest.mark.parametrize("method", ["minmax", "kl"])
+def test_convert(benchmark, tmp_path: Path, method: str) -> None:
+    """MobileFaceNet with 100 images of calibration."""
+    benchmark.group = "convert and calibrate on 100 images"
+    source = tmp_path / "model.onnx"
+    onnx.save(export(mobilefacenet(), SHAPE), source)
+    random = np.random.default_rng(0)
+    batches = [random.normal(size=SHAPE).astype(np.float32) for _ in range(100)]
+    arguments = {"precision": "int8", "calibration": batches, "method": method}
+    benchmark.pedantic(convert, args=(source, tmp_path / "model.pye"), kwargs=arguments, rounds=1)

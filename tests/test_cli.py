@@ -1,0 +1,315 @@
+"""The command line: what it shows, and that every mistake is one line and exit code 2."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx.numpy_helper
+import pytest
+from attacks.make import tiny_model
+from typer.testing import CliRunner, Result
+
+import pyedge
+from pyedge.cli.app import app
+from pyedge.cli.output import quantity, to_json
+from pyedge.images import save_image
+
+COMMANDS = ("quickstart", "convert", "inspect", "run", "bench", "evaluate", "doctor")
+
+
+def cli(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def cli_json(*arguments: object) -> dict:
+    result = cli(*arguments, "--json")
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+def assert_refused(result: Result, words: str) -> None:
+    assert result.exit_code == 2
+    assert result.stderr.startswith("error: ")
+    assert result.stderr.count("\n") == 1
+    assert words in result.stderr
+    assert not result.stdout
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    path = tmp_path / "tiny.pye"
+    path.write_bytes(tiny_model())
+    return path
+
+
+@pytest.fixture
+def onnx_model(tmp_path: Path) -> Path:
+    """Two convolutions, pool and linear on 112x112 pixels; 6 features."""
+    random = np.random.default_rng(0)
+    sizes = {"w1": (8, 3, 3, 3), "w2": (8, 8, 3, 3), "w3": (6, 8)}
+    weights = [
+        onnx.numpy_helper.from_array(random.normal(0, 0.2, size).astype(np.float32), name)
+        for name, size in sizes.items()
+    ]
+    node = onnx.helper.make_node
+    nodes = [
+        node("Conv", ["x", "w1"], ["a"], "stem", strides=[2, 2], pads=[1, 1, 1, 1]),
+        node("Relu", ["a"], ["b"]),
+        node("Conv", ["b", "w2"], ["c"], "body", pads=[1, 1, 1, 1]),
+        node("GlobalAveragePool", ["c"], ["d"]),
+        node("Flatten", ["d"], ["e"]),
+        node("Gemm", ["e", "w3"], ["y"], "features", transB=1),
+    ]
+    value = onnx.helper.make_tensor_value_info
+    x = value("x", onnx.TensorProto.FLOAT, ["N", 3, 112, 112])
+    y = value("y", onnx.TensorProto.FLOAT, ["N", 6])
+    graph = onnx.helper.make_graph(nodes, "small", [x], [y], weights)
+    path = tmp_path / "small.onnx"
+    opset = onnx.helper.make_opsetid("", 13)
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[opset], ir_version=8), path)
+    return path
+
+
+TOML = """color = "rgb"
+input_size = [112, 112]
+mean = 127.5
+std = 128.0
+embedding_size = 6
+"""
+
+
+@pytest.fixture
+def faces(tmp_path: Path) -> Path:
+    """Three crops each of three people, who differ in colour."""
+    random = np.random.default_rng(1)
+    folder = tmp_path / "faces"
+    folder.mkdir()
+    for person, color in (("Ada", 40), ("Bo", 120), ("Cy", 210)):
+        for number in range(1, 4):
+            noise = random.integers(-30, 30, (112, 112, 3))
+            image = np.clip(noise + np.array([color, 255 - color, 128]), 0, 255).astype(np.uint8)
+            save_image(folder / f"{person}_{number:04}.png", image)
+    return folder
+
+
+def test_help_of_every_command() -> None:
+    listing = cli("--help").output
+    for command in COMMANDS:
+        assert command in listing
+        result = cli(command, "--help")
+        assert result.exit_code == 0
+        assert "--json" in result.output
+
+
+def test_version() -> None:
+    assert cli("--version").output == f"pyedge {pyedge.__version__}\n"
+
+
+def test_convert_fp32_takes_the_toml_beside_the_model(onnx_model: Path, tmp_path: Path) -> None:
+    onnx_model.with_suffix(".toml").write_text(TOML)
+    out = tmp_path / "out.pye"
+    report = cli_json("convert", onnx_model, "-o", out)
+    assert report["precision"] == "fp32"
+    assert report["file_bytes"] == out.stat().st_size
+    metadata = pyedge.Session(out).metadata
+    assert metadata.color == "rgb"
+    assert metadata.scale == (1 / 128,) * 3
+    cli_json("convert", onnx_model, "-o", out, "--precision", "fp32", "--color", "bgr", "--std", 64)
+    changed = pyedge.Session(out).metadata
+    assert (changed.color, changed.scale, changed.mean) == ("bgr", (1 / 64,) * 3, metadata.mean)
+
+
+def test_convert_int8(onnx_model: Path, faces: Path, tmp_path: Path) -> None:
+    onnx_model.with_suffix(".toml").write_text(TOML)
+    out, page, table = (tmp_path / name for name in ("out.pye", "out.html", "table.json"))
+    arguments = ("convert", onnx_model, "-o", out, "--calibration")
+    shown = cli(*arguments, faces, "--report", page, "--save-table", table)
+    assert shown.exit_code == 0, shown.output
+    assert "cosine of the output with FP32" in shown.output
+    assert "<svg" in page.read_text()
+    assert "stem" in page.read_text()
+    from_images = out.read_bytes()
+    report = cli_json(*arguments, table, "--report", tmp_path / "out.json")
+    assert out.read_bytes() == from_images
+    assert json.loads((tmp_path / "out.json").read_text())["images"] == report["images"] == 9
+    assert cli_json("run", out, *faces.iterdir())["embeddings"]
+
+
+def test_convert_leaves_nothing_where_it_fails(
+    onnx_model: Path, faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    out = tmp_path / "out.pye"
+    for words, *arguments in (
+        ("calibration", "--precision", "int8"),
+        ("no images", "--precision", "int8", "--calibration", empty),
+        ("preprocessing", "--calibration", faces),
+        ("'a,b'", "--precision", "fp32", "--mean", "a,b"),
+        ("std and scale", "--precision", "fp32", "--std", "1", "--scale", "1"),
+        ("ten numbers", "--precision", "fp32", "--landmarks", "1,2,3"),
+        ("report is", "--precision", "fp32", "--report", "out.pdf"),
+        ("cannot be read", "--precision", "fp32", "--preprocessing", tmp_path / "no.toml"),
+    ):
+        assert_refused(cli("convert", onnx_model, "-o", out, *arguments), words)
+    assert_refused(cli("convert", empty / "no.onnx", "-o", out, "--precision", "fp32"), "no.onnx")
+    before = sorted(tmp_path.iterdir())
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("os.fsync", interrupted)
+    result = cli("convert", onnx_model, "-o", out, "--precision", "fp32")
+    assert result.exit_code == 130
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_doctor() -> None:
+    report = cli_json("doctor")
+    assert report["isa"]["reference"]["available"]
+    assert report["packages"]["numpy"] == np.__version__
+    shown = cli("doctor").output
+    assert report["default_isa"] in shown
+    assert "Instruction sets" in shown
+
+
+def test_inspect(model: Path) -> None:
+    report = cli_json("inspect", model)
+    layers = {layer["name"]: layer for layer in report["layers"]}
+    # 3x3 windows of 3 channels to 8, on 8x8 pixels with a border.
+    assert layers["stem_node"]["macs"] == 9 * 3 * 8 * 8 * 8
+    assert report["macs"] == sum(layer["macs"] for layer in report["layers"])
+    assert report["metadata"]["feature_space"] == "tiny-1"
+    doubled = cli_json("inspect", model, "--size", "16x8")
+    assert doubled["layers"][1]["macs"] == 2 * layers["stem_node"]["macs"]
+    assert "block_i8_node" in cli("inspect", model, "--isa", "reference").output
+
+
+def test_run_on_arrays(model: Path, tmp_path: Path) -> None:
+    x = np.random.default_rng(0).normal(size=(2, 3, 8, 8)).astype(np.float32)
+    np.save(tmp_path / "x.npy", x)
+    report = cli_json("run", model, tmp_path / "x.npy", "--out", tmp_path / "y.npy")
+    expected = pyedge.Session(model).run(x)[0]
+    assert np.array_equal(np.load(tmp_path / "y.npy"), expected)
+    assert np.allclose(report["outputs"][0]["values"], expected)
+    assert "embedding" in cli("run", model, tmp_path / "x.npy").output
+
+
+def test_run_on_images(model: Path, faces: Path) -> None:
+    paths = sorted(faces.iterdir())[:3]
+    report = cli_json("run", model, *paths)
+    embeddings = np.array(report["embeddings"])
+    assert embeddings.shape == (3, 4)
+    assert np.allclose(np.diag(report["cosines"]), 1, atol=1e-5)
+    assert "Cosine similarity" in cli("run", model, *paths).output
+
+
+def test_quickstart_shows_gain_and_loss(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The path itself has tests of its own: here is what is shown of it."""
+    from pyedge import quickstart
+
+    report = quickstart.QuickstartReport(
+        1,
+        "reference",
+        "photos",
+        [quickstart.ModelFigures("[Net]", "a", "b", 4_000_000, 1_000_000, 8.0, 2.0)],
+        [str(tmp_path / "photo-faces.png")],
+        [quickstart.FoundFace(str(i), "photo", 0.9, [0, 0, 9, 9]) for i in (1, 2)],
+        [[1.0, 0.25], [0.25, 1.0]],
+        quickstart.QuantizationLoss(faces=2, cosine_mean=0.998, cosine_min=0.996),
+    )
+    monkeypatch.setattr(quickstart, "quickstart", lambda *_: report)
+    shown = cli("quickstart").output
+    for words in ("[Net]", "4.00 MB", "1.00 MB", "4.0x", "0.250", "0.9980", "photo-faces.png"):
+        assert words in shown
+    assert cli_json("quickstart")["loss"]["cosine_min"] == 0.996
+
+
+def test_bench(model: Path) -> None:
+    report = cli_json("bench", model, "--repeats", 3, "--threads", 2, "--isa", "reference")
+    assert report["threads"] == 2
+    assert report["isa"] == "reference"
+    assert 0 < report["min_seconds"] <= report["median_seconds"]
+    assert len(report["layers"]) == 9
+    assert report["peak_gops"]["i8"] > 0
+    assert 0 < report["share_of_peak"] < 1
+    assert "median" in cli("bench", model, "--repeats", 2).output
+
+
+def test_evaluate(model: Path, faces: Path, tmp_path: Path) -> None:
+    pairs = tmp_path / "pairs.csv"
+    rows = ["fold,first,second,same"]
+    for fold in (1, 2):
+        rows += [f"{fold},Ada_0001.png,Ada_000{fold + 1}.png,1"]
+        rows += [f"{fold},Ada_000{fold}.png,Bo_000{fold}.png,0"]
+    pairs.write_text("\n".join(rows) + "\n")
+    arguments = ("evaluate", "--crops", faces, "--fp32", model, "--int8", model, "--pairs", pairs)
+    page = tmp_path / "report.html"
+    report = cli_json(*arguments, "--resamples", 20, "--report", page)
+    assert report["images"] == 9
+    assert report["comparisons"]["int8"]["accuracy"]["difference"] == 0
+    assert page.read_text().startswith("<!doctype html>")
+    shown = cli(*arguments, "--resamples", 20).output
+    assert "accuracy, LFW protocol" in shown
+    assert "TAR at FAR" in shown
+
+
+def test_mistakes_are_one_line(model: Path, faces: Path, tmp_path: Path) -> None:
+    text = tmp_path / "text.png"
+    text.write_text("no image")
+    broken = tmp_path / "broken.pye"
+    broken.write_bytes(model.read_bytes()[:-1])
+    not_npy = tmp_path / "not.npy"
+    not_npy.write_bytes(b"no array")
+    image = sorted(faces.iterdir())[0]
+    for words, *arguments in (
+        ("nothere.pye", "inspect", tmp_path / "nothere.pye"),
+        ("file_size", "inspect", broken),
+        ("size '8'", "inspect", model, "--size", "8"),
+        ("z80", "run", model, image, "--isa", "z80"),
+        ("threads", "bench", model, "--threads", 100000),
+        ("one kind", "run", model, image, not_npy),
+        (".npy", "run", model, not_npy),
+        ("not an image", "run", model, text),
+        ("no model", "evaluate", "--crops", faces),
+        ("report is", "evaluate", "--crops", faces, "--fp32", model, "--report", "r.pdf"),
+        ("no images", "evaluate", "--crops", tmp_path / "faces" / "..", "--fp32", broken),
+    ):
+        if words == "no images":
+            text.unlink()
+            arguments[-1] = model
+        assert_refused(cli(*arguments), words)
+
+
+def test_unknown_option_is_a_usage_error(model: Path) -> None:
+    result = cli("inspect", model, "--colour")
+    assert result.exit_code == 2
+    assert "No such option" in result.output
+    assert "Traceback" not in result.output
+
+
+def test_interrupt_leaves_quietly(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pyedge.Session, "run", interrupted)
+    result = cli("bench", model)
+    assert result.exit_code == 130
+    assert "Traceback" not in result.output
+
+
+def test_quantities() -> None:
+    assert [quantity(v, "B") for v in (0, 999, 1000, 1234567)] == [
+        "0 B",
+        "999 B",
+        "1.00 kB",
+        "1.23 MB",
+    ]
+
+
+def test_json_has_no_nan() -> None:
+    values = {1: float("nan"), "a": np.float32(2), "b": np.array([1, 2]), "c": Path("x"), "d": None}
+    assert to_json(values) == {"1": None, "a": 2.0, "b": [1, 2], "c": "x", "d": None}
