@@ -41,6 +41,7 @@ class CalibrationOptions:
         percentile: of the magnitudes, for the method of that name.
         equalize: centre and even out channel ranges first (`equalization`).
         bias_correction: keep the mean of every output (`bias_correction`).
+        int8_sums: also run the sums and products in INT8 that no convolution absorbs.
         asymmetric: spread the 256 steps of a signed tensor over the range it uses, by a zero
             point of its own, instead of over -threshold…threshold.
     """
@@ -49,6 +50,7 @@ class CalibrationOptions:
     percentile: float = 99.99
     equalize: bool = True
     bias_correction: bool = True
+    int8_sums: bool = False
     asymmetric: bool = True
 
     def __post_init__(self) -> None:
@@ -95,7 +97,7 @@ def calibrate(
     images = sum(len(batch) for batch in batches)
     if images == 0:
         raise CalibrationError("calibration: there are no images")
-    placement = place(graph)
+    placement = place(graph, int8_sums=options.int8_sums)
     names = sorted({*placement.i8_tensors, *placement.observed()})
     watched = _reporting(batches, "ranges", images, progress)
     ranges = {
@@ -129,7 +131,8 @@ def quantize(graph: Graph, table: CalibrationTable, fp32_layers: Collection[str]
         CalibrationError: the table lacks a tensor of this graph.
     """
     prepared = prepare(graph, table)
-    placement = place(prepared.graph, fp32_layers)
+    int8_sums = bool(table.options.get("int8_sums"))
+    placement = place(prepared.graph, fp32_layers, int8_sums)
     params = {name: QuantParams(t.scale, t.zero_point) for name, t in table.tensors.items()}
     means = {name: measured.mean for name, measured in prepared.ranges.items()}
     corrected = means if table.options.get("bias_correction") else {}
@@ -171,7 +174,8 @@ def _choose_all(
     candidates = {
         name: {method: calibration(name, method) for method in METHODS} for name in statistics
     }
-    chosen = best_methods(graph, place(graph), candidates, batches, threads)
+    placement = place(graph, int8_sums=options.int8_sums)
+    chosen = best_methods(graph, placement, candidates, batches, threads)
     return {name: candidates[name][method] for name, method in chosen.items()}
 
 

@@ -42,7 +42,7 @@ class Placement:
         return sorted({self.roots[name] for name in self.i8_tensors})
 
 
-def place(graph: Graph, fp32_layers: Collection[str] = ()) -> Placement:
+def place(graph: Graph, fp32_layers: Collection[str] = (), int8_sums: bool = False) -> Placement:
     """Decides what runs in INT8.
 
     Convolutions and fully connected layers with constant weights do, except those named in
@@ -50,6 +50,9 @@ def place(graph: Graph, fp32_layers: Collection[str] = ()) -> Placement:
     where they stand between: every activation they read comes from an INT8 node and someone in
     INT8 reads what they write. So values change type only where they must, and whatever follows
     the last INT8 layer gets float32 straight from it.
+
+    Sums and products that no convolution absorbs stay in float32 unless `int8_sums`: they are
+    cheap next to the convolutions, and rounding them is what networks with gates suffer from.
     """
     mac = {
         node.outputs[0]
@@ -58,7 +61,8 @@ def place(graph: Graph, fp32_layers: Collection[str] = ()) -> Placement:
         and node.outputs[0] not in fp32_layers
         and _fits_accumulator(graph, node)
     }
-    light = _light_nodes(graph, mac, fp32_layers)
+    spared = {node.outputs[0] for node in graph.nodes if node.op in BINARY_OPS and not int8_sums}
+    light = _light_nodes(graph, mac, spared.union(fp32_layers))
     int8 = mac | light
     produced = _produced_i8(graph, mac, light)
     i8_tensors = set(produced)

@@ -55,6 +55,7 @@ def convert(
     percentile: float = 99.99,
     equalize: bool = True,
     bias_correction: bool = True,
+    int8_sums: bool = False,
     fp32_layers: Sequence[str] = (),
     target_cosine: float | None = None,
     sensitivity: bool = False,
@@ -76,7 +77,7 @@ def convert(
             "percentile", "mse", or "auto". A table brings its own.
         preprocessing: a `Metadata`, `Preprocessing`, their values as a mapping, or a TOML file.
         percentile: of the magnitudes, for that method.
-        equalize, bias_correction: see `pyedge.calibration`. A table brings its own.
+        equalize, bias_correction, int8_sums: see `CalibrationOptions`. A table brings its own.
         fp32_layers: names of layers (as in the report) to leave in float32.
         target_cosine: leave the most sensitive layers in float32 until the mean cosine of the
             output on calibration images is this. Needs images.
@@ -100,7 +101,7 @@ def convert(
         raise InvalidArgumentError("calibration: is missing; INT8 needs images or a table")
     if target_cosine is not None and not 0.0 < target_cosine <= 1.0:
         raise InvalidArgumentError(f"target_cosine is {target_cosine}; expected in (0, 1]")
-    options = CalibrationOptions(method, percentile, equalize, bias_correction)
+    options = CalibrationOptions(method, percentile, equalize, bias_correction, int8_sums=int8_sums)
     clock = _Clock()
     with clock.stage("import"):
         source, graph = _import(onnx_path, allow_external_data, input_shape)

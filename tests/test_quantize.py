@@ -140,7 +140,7 @@ class TestWeights:
 class TestPlacement:
     def test_everything_between_the_first_and_last_layer_runs_in_int8(self) -> None:
         graph = residual_network()
-        int8, _ = quantized(graph)
+        int8, _ = quantized(graph, int8_sums=True)
         assert_valid(int8)
         ops = [node.op for node in int8.nodes]
         assert ops.count("quantize") == 1
@@ -151,9 +151,19 @@ class TestPlacement:
         assert last.op == "conv"
         assert int8.tensors[last.outputs[0]].dtype == "f32"
 
-    def test_it_computes_the_same_function(self) -> None:
+    def test_sums_and_products_that_no_layer_absorbs_stay_in_float32(self) -> None:
+        int8, _ = quantized(residual_network())
+        assert_valid(int8)
+        types = {(n.op, int8.tensors[n.outputs[0]].dtype) for n in int8.nodes}
+        assert ("mul", "f32") in types
+        assert ("mul", "i8") not in types
+        convolutions = [n for n in int8.nodes if n.op == "conv"]
+        assert all(int8.tensors[n.inputs[0] or ""].dtype == "i8" for n in convolutions)
+
+    @pytest.mark.parametrize("int8_sums", [False, True])
+    def test_it_computes_the_same_function(self, int8_sums: bool) -> None:
         graph = residual_network()
-        int8, _ = quantized(graph)
+        int8, _ = quantized(graph, int8_sums=int8_sums)
         found = output_cosines(outputs(graph, [images()]), outputs(int8, [images()]))
         assert found.min() > 0.995
 
@@ -165,7 +175,7 @@ class TestPlacement:
                 assert (x.scale, x.zero_point) == (y.scale, y.zero_point)
 
     def test_never_negative_values_use_the_full_range(self) -> None:
-        int8, table = quantized(residual_network())
+        int8, table = quantized(residual_network(), int8_sums=True)
         unsigned = {name for name, tensor in table.tensors.items() if tensor.zero_point == -128}
         assert unsigned <= never_negative(residual_network())
         gates = [n.outputs[0] for n in int8.nodes if n.op == "sigmoid"]
@@ -251,7 +261,7 @@ class TestPlacement:
                 parity.node("Conv", "c v", "y"),
             ]
             graph = fused(nodes, constants)
-            int8, _ = quantized(graph)
+            int8, _ = quantized(graph, int8_sums=True)
             assert_valid(int8)
             (binary,) = [n for n in int8.nodes if n.op == op.lower()]
             assert all(int8.tensors[name or ""].dtype == "i8" for name in binary.inputs)

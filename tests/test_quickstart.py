@@ -103,23 +103,29 @@ def test_bad_folders(tmp_path: Path) -> None:
 
 @needs_models
 def test_int8_detector_finds_what_fp32_finds(assets: Path, tmp_path: Path) -> None:
-    """With the table that comes with pyedge, on the photos of groups."""
+    """With the table that comes with pyedge, on the photos of groups.
+
+    Scores move a little, so a face may be gained or lost only where its score in FP32 lies within
+    0.05 of the threshold of 0.6.
+    """
     from pyedge.converters import convert
 
-    detectors = []
+    sessions = []
     for precision, table in (("fp32", None), ("int8", shipped_table(YUNET))):
         path = tmp_path / f"{precision}.pye"
         convert(YUNET.path(), path, precision, table, preprocessing=YUNET.metadata)
-        detectors.append(FaceDetector(Session(path)))
-    overlaps, missed, added = [], 0, 0
+        sessions.append(Session(path))
+    fp32, int8 = (FaceDetector(session, score_threshold=0.6) for session in sessions)
+    doubtful = FaceDetector(sessions[0], score_threshold=0.55)
+    overlaps = []
     for name in ("000_5", "010_2", "011_3", "012_4", "013_4", "014_5", "015_6", "016_8"):
         photo = load_image(assets / f"photos/{name}.jpg")
-        fp32, int8 = (detector.detect(photo) for detector in detectors)
-        matches = match_faces(fp32, int8)
-        missed += len(fp32) - len(matches)
-        added += len(int8) - len(matches)
+        faces, found = fp32.detect(photo), int8.detect(photo)
+        matches = match_faces(faces, found)
+        lost = {*range(len(faces))} - {i for i, _, _ in matches}
+        assert all(faces[i].score < 0.65 for i in lost), name
+        assert len(match_faces(doubtful.detect(photo), found)) == len(found), name
         overlaps += [overlap for _, _, overlap in matches]
-    assert (missed, added) == (0, 0)
     assert len(overlaps) >= 37
     assert np.mean(overlaps) > 0.96
     assert min(overlaps) > 0.85

@@ -115,6 +115,14 @@ def convert(
     bias_correction: Annotated[
         bool, typer.Option(help="Keep the mean of every channel, through the bias.")
     ] = True,
+    int8_sums: Annotated[
+        bool,
+        typer.Option(
+            "--int8-sums",
+            help="Also run sums and products in INT8 that no convolution absorbs; "
+            "networks with gates lose by it.",
+        ),
+    ] = False,
     percentile: Annotated[
         float, typer.Option(help="Of the magnitudes, for the method of that name.")
     ] = 99.99,
@@ -126,6 +134,13 @@ def convert(
         bool,
         typer.Option("--sensitivity", help="Also measure what each layer alone costs; slow."),
     ] = False,
+    input_shape: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N,C,H,W",
+            help="Shape of the input where the model leaves it open: 1,3,112,112.",
+        ),
+    ] = None,
     external_data: Annotated[
         bool,
         typer.Option("--external-data", help="Read weights that lie in files beside the model."),
@@ -160,9 +175,11 @@ def convert(
             preprocessing=_preprocessing(model, preprocessing, flags),
             equalize=equalize,
             bias_correction=bias_correction,
+            int8_sums=int8_sums,
             target_cosine=target_cosine,
             percentile=percentile,
             fp32_layers=fp32_layer or (),
+            input_shape=_shape(input_shape),
             sensitivity=sensitivity,
             allow_external_data=external_data,
             threads=threads,
@@ -203,6 +220,15 @@ def _flags(
                 raise InvalidArgumentError("--landmarks takes arcface or ten numbers X,Y,...")
             flags["landmarks"] = points.reshape(5, 2).tolist()
     return flags
+
+
+def _shape(text: str | None) -> tuple[int, ...] | None:
+    if text is None:
+        return None
+    numbers = _numbers("input-shape", text)
+    if not all(number >= 1 and number.is_integer() for number in numbers):
+        raise InvalidArgumentError(f"--input-shape is {text!r}; expected whole numbers from 1")
+    return tuple(int(number) for number in numbers)
 
 
 def _numbers(name: str, text: str) -> list[float]:
