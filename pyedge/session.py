@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from pyedge.metadata import Metadata
 
 # The side of images that a network of any input size is described for.
 _FREE_SIDE = 320
+_MAX_THREADS = 256
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,8 @@ class Session:
     Args:
         path: a native model file, its bytes, or another session whose model and packed weights
             to share.
-        threads: how many threads `run` uses, the caller's included. They sleep when idle.
+        threads: how many threads `run` uses, the caller's included, up to 256. They sleep when
+            idle.
         isa: the instruction set to use at best, by name (see `pyedge.features`); by default the
             environment variable PYEDGE_ISA, else the best that this CPU has.
 
@@ -62,6 +65,8 @@ class Session:
             with open(name, "rb"):  # noqa: PTH123 - for Python's own error, names and all
                 pass
             self._model = _core.Model.load_file(name)
+        if not isinstance(threads, int) or not 1 <= threads <= _MAX_THREADS:
+            raise InvalidArgumentError(f"threads is {threads!r}; expected 1 to {_MAX_THREADS}")
         self._core = _core.Session(self._model, threads, isa or "", False)
         self._taps: _core.Session | None = None
 
@@ -108,7 +113,8 @@ class Session:
             One float32 array for each output, as ONNX Runtime would return.
 
         Raises:
-            InvalidArgumentError: another shape or dtype than the model takes.
+            InvalidArgumentError: another shape or dtype than the model takes, or a value that is
+                not finite.
         """
         return self._core.run(_arrays(x))
 
@@ -123,12 +129,24 @@ class Session:
             float32 [N, D], each of L2 norm 1 (a zero embedding stays zero).
 
         Raises:
-            InvalidArgumentError: another shape or dtype, or a model without preprocessing.
+            InvalidArgumentError: another shape or dtype, a model without preprocessing, or one
+                that gives no embedding.
         """
-        (features, *_) = self.run(self.metadata.apply(crops))
-        features = features.reshape(len(features), -1)
+        size = self._embedding_size
+        if len(crops) == 0:
+            return np.zeros((0, size), np.float32)
+        features = self.run(self.metadata.apply(crops))[0].reshape(-1, size)
         norms = np.sqrt(np.einsum("nd,nd->n", features, features, dtype=np.float64))
         return (features / np.maximum(norms, 1e-12)[:, None]).astype(np.float32)
+
+    @cached_property
+    def _embedding_size(self) -> int:
+        outputs = self.outputs
+        shape = outputs[0].shape
+        if len(outputs) > 1 or len(shape) < 2 or any(dim != 1 for dim in shape[2:]):
+            shapes = ", ".join(f"{info.name} {list(info.shape)}" for info in outputs)
+            raise InvalidArgumentError(f"this model gives no embedding: its outputs are {shapes}")
+        return shape[1]
 
     def run_taps(
         self, x: np.ndarray | Sequence[np.ndarray], names: Sequence[str] | None = None
@@ -181,6 +199,10 @@ class Session:
 
 
 def _arrays(x: np.ndarray | Sequence[np.ndarray]) -> list[np.ndarray]:
+    if not isinstance(x, np.ndarray | list | tuple):
+        raise InvalidArgumentError(
+            f"input: must be a float32 NumPy array, or a list of them, got {type(x).__name__}"
+        )
     arrays = [x] if isinstance(x, np.ndarray) else list(x)
     for array in arrays:
         if not isinstance(array, np.ndarray):

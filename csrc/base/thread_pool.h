@@ -2,12 +2,7 @@
 // thread has no workers: the caller does the work.
 #pragma once
 
-#include <condition_variable>
 #include <cstddef>
-#include <cstdint>
-#include <mutex>
-#include <thread>
-#include <vector>
 
 namespace pyedge {
 
@@ -18,26 +13,18 @@ class ThreadPool {
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;
 
-  int threads() const { return static_cast<int>(workers_.size()) + 1; }
+  // At most as many as asked for: fewer where the system gives no more.
+  int threads() const;
 
   // Calls body(context, thread, begin, end) on each thread with its share of [0, tasks) and
-  // returns when all are done. One caller at a time. Does not allocate.
+  // returns when all are done. One caller at a time. Does not allocate, except once in the child
+  // of a fork, where the workers are gone and are made anew.
   using Body = void (*)(void* context, int thread, size_t begin, size_t end);
   void run(size_t tasks, Body body, void* context);
 
  private:
-  void work(int thread);
-  void run_share(int thread) const;
-
-  std::vector<std::thread> workers_;
-  std::mutex mutex_;
-  std::condition_variable start_, done_;
-  uint64_t generation_ = 0;  // counts calls of run, so that a worker knows a new one
-  int active_ = 0;           // workers that have not finished the present call
-  bool stop_ = false;
-  size_t tasks_ = 0;
-  Body body_ = nullptr;
-  void* context_ = nullptr;
+  struct State;
+  State* state_;
 };
 
 }  // namespace pyedge

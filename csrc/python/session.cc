@@ -1,6 +1,8 @@
 #include "runtime/session.h"
 
-#include <cstring>
+#include <algorithm>
+#include <cfloat>
+#include <cmath>
 #include <mutex>
 
 #include "graph/shapes.h"
@@ -107,6 +109,7 @@ class PySession {
   py::list run(const std::vector<py::array>& arrays) {
     const Inputs inputs = check_inputs(arrays);
     const Graph& graph = session_->graph();
+    check_finite(inputs);
     const auto lock = acquire();
     const py::ssize_t batch = inputs.shapes[0][0];
     const bool split = batch > kMaxBatch && splits(inputs);
@@ -224,12 +227,28 @@ class PySession {
       }
       if (!fits) {
         raise_if_error(invalid_argument("input " + t.name + ": the model takes " +
-                                        t.shape.to_string() + ", got " + shape.to_string()));
+                                        t.shape.to_string() + " (any: 1 or more), got " +
+                                        shape.to_string()));
       }
       inputs.arrays.emplace_back(arrays[i]);
       inputs.shapes.push_back(shape);
     }
     return inputs;
+  }
+
+  // A clamp would turn what is not a number into one, and the result would look like a face's.
+  void check_finite(const Inputs& inputs) const {
+    for (size_t i = 0; i < inputs.arrays.size(); ++i) {
+      const float* values = inputs.arrays[i].data();
+      const auto count = static_cast<size_t>(inputs.arrays[i].size());
+      bool finite = true;
+      for (size_t k = 0; k < count; ++k) finite &= std::fabs(values[k]) <= FLT_MAX;
+      if (finite) continue;
+      const Graph& graph = session_->graph();
+      raise_if_error(invalid_argument("input " +
+                                      graph.tensors[static_cast<size_t>(graph.inputs[i])].name +
+                                      ": holds a value that is not finite"));
+    }
   }
 
   // Whether the first axis of every input and output is the batch.
