@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import time
 from pathlib import Path
 
 import models
@@ -64,9 +63,7 @@ def photo(path_or_array, size: tuple[int, int]) -> np.ndarray:
 
 def test_mobilefacenet(assets: Path) -> None:
     path = assets / "models" / "mobilefacenet.onnx"
-    start = time.perf_counter()
     graph = optimize(import_onnx(path))
-    assert time.perf_counter() - start < 5.0
     assert graph.tensors["input"].shape == (-1, 3, 112, 112)
     assert count(graph, "add", "clip", "prelu") == 0
     assert count(graph, "transpose") == 1

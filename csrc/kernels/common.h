@@ -80,6 +80,21 @@ inline size_t offset_at(size_t index, const Shape& shape, const Strides& strides
   return offset;
 }
 
+// f32 operations along one axis (the first integer attribute): a task is a line along it.
+inline bool accepts_lines(const OpArgs& args) {
+  const Shape& x = args.inputs[0].shape;
+  return has_dtypes(args, DType::kF32, DType::kF32) && x == args.outputs[0].shape &&
+         args.ints[0] >= 0 && args.ints[0] < x.rank && x[args.ints[0]] > 0;
+}
+
+inline size_t line_length(const OpArgs& args) {
+  return static_cast<size_t>(args.inputs[0].shape[args.ints[0]]);
+}
+
+inline size_t line_tasks(const OpArgs& args) {
+  return args.inputs[0].shape.elements() / line_length(args);
+}
+
 // From one quantization to another: requantize(float(q - z_x) * float(s_x / s_y)).
 struct Rescale {
   float ratio, lo, hi;

@@ -11,6 +11,7 @@ import onnx
 import pytest
 from models import export, mobilefacenet
 
+from pyedge.calibration.observers import kl_threshold
 from pyedge.converters import convert
 
 SHAPE = (1, 3, 112, 112)
@@ -22,6 +23,13 @@ def test_import(benchmark, module: str) -> None:
     benchmark.group = "import"
     command = [sys.executable, "-P", "-c", f"import {module}"]
     benchmark.pedantic(subprocess.run, args=(command,), kwargs={"check": True}, rounds=10)
+
+
+@pytest.mark.parametrize("levels", [127, 255])
+def test_kl_threshold(benchmark, levels: int) -> None:
+    benchmark.group = "threshold of one tensor"
+    histogram = np.random.default_rng(0).integers(0, 10_000, 2048)
+    benchmark(kl_threshold, histogram, 1.0, levels)
 
 
 @pytest.mark.parametrize("method", ["minmax", "kl"])

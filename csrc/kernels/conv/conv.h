@@ -12,6 +12,8 @@
 //   in memory order of the weight; then + residual, prelu, clamp. A padded tap may be skipped.
 #pragma once
 
+#include <cmath>
+
 #include "kernels/kernel.h"
 #include "kernels/numerics.h"
 
@@ -113,6 +115,25 @@ static inline ConvOutput conv_output(const OpArgs& args) {
     out.residual_zero_point = r.quant.zero_point;
   }
   return out;
+}
+
+// Finishes the element `at` of the output, for the references: y is the f32 accumulator, or the
+// scaled INT8 one.
+static inline void conv_store(const OpArgs& args, const ConvOutput& out, const ConvChannel& channel,
+                              size_t at, float y) {
+  const TensorView& output = args.outputs[0];
+  if (out.residual && output.dtype == DType::kI8) {
+    const int32_t r = static_cast<const int8_t*>(out.residual)[at] - out.residual_zero_point;
+    y = std::fma(static_cast<float>(r), out.residual_scale, y);
+  } else if (out.residual) {
+    y += static_cast<const float*>(out.residual)[at];
+  }
+  if (out.has_slope) y = y < 0.0f ? y * channel.slope : y;
+  if (output.dtype == DType::kI8) {
+    output.mutable_as<int8_t>()[at] = requantize(y, out.lo, out.hi, out.zero_point);
+  } else {
+    output.mutable_as<float>()[at] = clamp(y, out.lo, out.hi);
+  }
 }
 
 }  // namespace pyedge

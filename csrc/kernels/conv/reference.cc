@@ -57,9 +57,7 @@ void run_f32(const OpArgs& args, const void*, void*, size_t begin, size_t end) {
         for (int32_t i = 0; i < g.group_in_c; ++i) acc = std::fma(x[i], w[i], acc);
       });
       const size_t at = pixel * static_cast<size_t>(g.out_c) + static_cast<size_t>(c);
-      if (out.residual) acc += static_cast<const float*>(out.residual)[at];
-      if (out.has_slope) acc = acc < 0.0f ? acc * channel.slope : acc;
-      args.outputs[0].mutable_as<float>()[at] = clamp(acc, out.lo, out.hi);
+      conv_store(args, out, channel, at, acc);
     }
   }
 }
@@ -76,19 +74,8 @@ void run_i8(const OpArgs& args, const void*, void*, size_t begin, size_t end) {
         for (int32_t i = 0; i < g.group_in_c; ++i) acc += (x[i] - zero_point) * w[i];
       });
       const size_t at = pixel * static_cast<size_t>(g.out_c) + static_cast<size_t>(c);
-      float y = std::fma(static_cast<float>(acc), channel.scale, channel.bias);
-      if (args.outputs[0].dtype == DType::kI8) {
-        if (out.residual) {
-          const int32_t r = static_cast<const int8_t*>(out.residual)[at] - out.residual_zero_point;
-          y = std::fma(static_cast<float>(r), out.residual_scale, y);
-        }
-        if (out.has_slope) y = y < 0.0f ? y * channel.slope : y;
-        args.outputs[0].mutable_as<int8_t>()[at] = requantize(y, out.lo, out.hi, out.zero_point);
-      } else {
-        if (out.residual) y += static_cast<const float*>(out.residual)[at];
-        if (out.has_slope) y = y < 0.0f ? y * channel.slope : y;
-        args.outputs[0].mutable_as<float>()[at] = clamp(y, out.lo, out.hi);
-      }
+      conv_store(args, out, channel, at,
+                 std::fma(static_cast<float>(acc), channel.scale, channel.bias));
     }
   }
 }

@@ -68,18 +68,16 @@ void run_f32(const OpArgs& args, const void*, void*, size_t begin, size_t end) {
   const Shape& y = args.outputs[0].shape;
   const int32_t group_in_c = args.inputs[kConvWeight].shape[3];
   const ConvOutput out = conv_output(args);
-  float* to = args.outputs[0].mutable_as<float>() +
-              begin * static_cast<size_t>(y[2]) * static_cast<size_t>(y[3]);
+  size_t at = begin * static_cast<size_t>(y[2]) * static_cast<size_t>(y[3]);
   for (size_t row = begin; row < end; ++row) {
     for (int32_t out_x = 0; out_x < y[2]; ++out_x) {
-      for (int32_t c = 0; c < y[3]; ++c) {
+      for (int32_t c = 0; c < y[3]; ++c, ++at) {
         const ConvChannel channel = conv_channel(args, c);
         float acc = channel.bias;
         for_each_tap<float>(args, row, out_x, c, [&](const float* x, const float* w) {
           for (int32_t i = 0; i < group_in_c; ++i) acc = std::fma(x[i], w[i], acc);
         });
-        if (out.has_slope) acc = acc < 0.0f ? acc * channel.slope : acc;
-        *to++ = clamp(acc, out.lo, out.hi);
+        conv_store(args, out, channel, at, acc);
       }
     }
   }
@@ -99,14 +97,8 @@ void run_i8(const OpArgs& args, const void*, void*, size_t begin, size_t end) {
         for_each_tap<int8_t>(args, row, out_x, c, [&](const int8_t* x, const int8_t* w) {
           for (int32_t i = 0; i < group_in_c; ++i) acc += (x[i] - zero_point) * w[i];
         });
-        float value = std::fma(static_cast<float>(acc), channel.scale, channel.bias);
-        if (out.has_slope) value = value < 0.0f ? value * channel.slope : value;
-        if (args.outputs[0].dtype == DType::kI8) {
-          args.outputs[0].mutable_as<int8_t>()[at] =
-              requantize(value, out.lo, out.hi, out.zero_point);
-        } else {
-          args.outputs[0].mutable_as<float>()[at] = clamp(value, out.lo, out.hi);
-        }
+        conv_store(args, out, channel, at,
+                   std::fma(static_cast<float>(acc), channel.scale, channel.bias));
       }
     }
   }

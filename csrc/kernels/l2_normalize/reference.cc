@@ -7,21 +7,9 @@
 namespace pyedge {
 namespace {
 
-bool accepts(const OpArgs& args) {
-  const Shape& x = args.inputs[0].shape;
-  return has_dtypes(args, DType::kF32, DType::kF32) && x == args.outputs[0].shape &&
-         args.ints[0] >= 0 && args.ints[0] < x.rank && x[args.ints[0]] > 0;
-}
-
-size_t axis_length(const OpArgs& args) {
-  return static_cast<size_t>(args.inputs[0].shape[args.ints[0]]);
-}
-
-size_t tasks(const OpArgs& args) { return args.inputs[0].shape.elements() / axis_length(args); }
-
 void run(const OpArgs& args, const void*, void*, size_t begin, size_t end) {
   const Shape& shape = args.inputs[0].shape;
-  const size_t length = axis_length(args);
+  const size_t length = line_length(args);
   const size_t inner = elements_between(shape, args.ints[0] + 1, shape.rank);
   const double epsilon = args.floats[0];
   for (size_t line = begin; line < end; ++line) {
@@ -43,7 +31,8 @@ void run(const OpArgs& args, const void*, void*, size_t begin, size_t end) {
 
 }  // namespace
 
-extern const Kernel l2_normalize_f32_reference = plain_kernel(
-    "l2_normalize_f32_reference", Op::k_l2_normalize, Isa::reference, accepts, tasks, run);
+extern const Kernel l2_normalize_f32_reference =
+    plain_kernel("l2_normalize_f32_reference", Op::k_l2_normalize, Isa::reference, accepts_lines,
+                 line_tasks, run);
 
 }  // namespace pyedge

@@ -5,23 +5,11 @@
 namespace pyedge {
 namespace {
 
-bool accepts(const OpArgs& args) {
-  const Shape& x = args.inputs[0].shape;
-  return has_dtypes(args, DType::kF32, DType::kF32) && x == args.outputs[0].shape &&
-         args.ints[0] >= 0 && args.ints[0] < x.rank && x[args.ints[0]] > 0;
-}
-
-size_t axis_length(const OpArgs& args) {
-  return static_cast<size_t>(args.inputs[0].shape[args.ints[0]]);
-}
-
-size_t tasks(const OpArgs& args) { return args.inputs[0].shape.elements() / axis_length(args); }
-
-size_t scratch_bytes(const OpArgs& args) { return axis_length(args) * sizeof(double); }
+size_t scratch_bytes(const OpArgs& args) { return line_length(args) * sizeof(double); }
 
 void run(const OpArgs& args, const void*, void* scratch, size_t begin, size_t end) {
   const Shape& shape = args.inputs[0].shape;
-  const size_t length = axis_length(args);
+  const size_t length = line_length(args);
   const size_t inner = elements_between(shape, args.ints[0] + 1, shape.rank);
   double* exponentials = static_cast<double*>(scratch);
   for (size_t line = begin; line < end; ++line) {
@@ -45,12 +33,12 @@ void run(const OpArgs& args, const void*, void* scratch, size_t begin, size_t en
 extern const Kernel softmax_f32_reference = {"softmax_f32_reference",
                                              Op::k_softmax,
                                              Isa::reference,
-                                             accepts,
+                                             accepts_lines,
                                              nullptr,
                                              nullptr,
                                              nullptr,
                                              scratch_bytes,
-                                             tasks,
+                                             line_tasks,
                                              run};
 
 }  // namespace pyedge
