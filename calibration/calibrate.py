@@ -26,6 +26,7 @@ from pyedge.calibration.statistics import (
 from pyedge.calibration.table import CalibrationTable, TensorCalibration
 from pyedge.calibration.thresholds import METHODS, choose
 from pyedge.converters.ir import Graph
+from pyedge.converters.shapes import sample_shapes
 from pyedge.errors import CalibrationError, InvalidArgumentError
 
 Progress = Callable[[str, int, int], None]  # stage, images done, images in all
@@ -140,7 +141,21 @@ def quantize(graph: Graph, table: CalibrationTable, fp32_layers: Collection[str]
 
 
 def prepare(graph: Graph, table: CalibrationTable) -> PreparedGraph:
-    """The graph whose tensors the table describes: equalized where the table says so."""
+    """The graph whose tensors the table describes: equalized where the table says so.
+
+    Raises:
+        CalibrationError: the table has another number of channels for a tensor than the graph.
+    """
+    if table.channels:
+        shapes, _ = sample_shapes(graph)
+        for name, shape in shapes.items():
+            image = name in graph.inputs and len(shape) == 4  # NCHW, unlike all other values
+            channels = shape[1] if image else shape[-1]
+            if name in table.channels and table.channels[name].mean.size != channels:
+                raise CalibrationError(
+                    f"calibration table: channels.{name}: has {table.channels[name].mean.size} "
+                    f"channels, the model {channels}; calibrate this model"
+                )
     return _prepare(graph, table.channels, bool(table.options.get("equalize")))
 
 

@@ -15,6 +15,9 @@ from pyedge.images import SUFFIXES, load_image
 from pyedge.metadata import ARCFACE_LANDMARKS, ARCFACE_SIZE, Metadata
 
 BATCH = 8
+# An image is resized only where that leaves what it shows recognizable: by its aspect ratio
+# against the input's, and by its width against the input's.
+MAX_STRETCH, MIN_SIZE = 1.02, 0.5
 
 
 def calibration_batches(
@@ -45,8 +48,13 @@ def calibration_batches(
     arrays = [path for path in files if path.suffix.lower() == ".npy"]
     if not images and not arrays:
         raise CalibrationError(f"{folder}: holds no images and no .npy arrays to calibrate on")
-    if not images:
-        return _checked((_load_array(path, graph) for path in arrays), graph)
+    if images and arrays:
+        raise CalibrationError(
+            f"{folder}: holds images ({images[0].name}) and arrays ({arrays[0].name}); give "
+            "one kind"
+        )
+    if arrays:
+        return _checked((_load_array(path, graph) for path in arrays), graph, arrays)
     if metadata.color == "none":
         raise InvalidArgumentError(
             "preprocessing: is missing; images cannot become the network's input without it"
@@ -58,7 +66,7 @@ class _Images(Sequence[np.ndarray]):
     """Batches made from image files when they are asked for; the pixels are kept as uint8."""
 
     def __init__(self, paths: list[Path], metadata: Metadata) -> None:
-        crops = [_crop(load_image(path), metadata) for path in paths]
+        crops = [_crop(path, metadata) for path in paths]
         alike: dict[tuple[int, ...], list[np.ndarray]] = {}
         for crop in crops:
             alike.setdefault(crop.shape, []).append(crop)
@@ -76,18 +84,43 @@ class _Images(Sequence[np.ndarray]):
         return self.metadata.apply(self.batches[index])
 
 
-def _crop(image: np.ndarray, metadata: Metadata) -> np.ndarray:
-    """An image as the network wants it: aligned where it is an ArcFace crop, else resized."""
+def _crop(path: Path, metadata: Metadata) -> np.ndarray:
+    """An image as the network wants it.
+
+    An ArcFace crop is aligned; a face of another size is resized if it has the proportions of the
+    input; for a network that takes no aligned faces a photo is fitted in, with black to its right
+    or below it.
+    """
+    image = load_image(path)
     width, height = metadata.input_size
     aligned = metadata.landmarks in (None, ARCFACE_LANDMARKS)
     if image.shape[:2] == ARCFACE_SIZE[::-1] and not (aligned and width == height == 112):
         return crops_for_model(image[None], metadata)[0] if width and height else image
     if (width, height) == (0, 0) or image.shape[:2] == (height, width):
         return image
+    if metadata.landmarks is None and not metadata.embedding_size:
+        return _fitted(image, width, height)
+    stretch = image.shape[1] * height / (image.shape[0] * width)
+    if max(stretch, 1 / stretch) > MAX_STRETCH or image.shape[1] < MIN_SIZE * width:
+        raise CalibrationError(
+            f"{path}: is {image.shape[1]}x{image.shape[0]}, the model takes {width}x{height}; "
+            "give images of its proportions, of at least half its size"
+        )
+    return _fitted(image, width, height)
+
+
+def _fitted(image: np.ndarray, width: int, height: int) -> np.ndarray:
     from PIL import Image
 
-    resized = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
-    return np.asarray(resized)
+    ratio = min(width / image.shape[1], height / image.shape[0])
+    size = (
+        min(width, max(1, round(image.shape[1] * ratio))),
+        min(height, max(1, round(image.shape[0] * ratio))),
+    )
+    fitted = np.zeros((height, width, 3), np.uint8)
+    resized = Image.fromarray(image).resize(size, Image.Resampling.BILINEAR)
+    fitted[: size[1], : size[0]] = np.asarray(resized)
+    return fitted
 
 
 def _iterate(source: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
@@ -105,18 +138,20 @@ def _iterate(source: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
 def _load_array(path: Path, graph: Graph) -> np.ndarray:
     try:
         array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, SyntaxError, MemoryError) as error:
         raise CalibrationError(f"{path}: cannot be read as an array: {error}") from error
     rank = len(graph.tensors[graph.inputs[0]].shape or ())
     return array[None] if isinstance(array, np.ndarray) and array.ndim == rank - 1 else array
 
 
-def _checked(batches: Iterable[np.ndarray], graph: Graph) -> list[np.ndarray]:
+def _checked(
+    batches: Iterable[np.ndarray], graph: Graph, files: Sequence[Path] = ()
+) -> list[np.ndarray]:
     expected = graph.tensors[graph.inputs[0]].shape or ()
     wanted = "x".join("?" if dim == -1 else str(dim) for dim in expected)
     result = []
     for index, batch in enumerate(batches):
-        where = f"calibration batch {index}"
+        where = str(files[index]) if files else f"calibration batch {index}"
         if not isinstance(batch, np.ndarray) or batch.dtype != np.float32:
             kind = batch.dtype if isinstance(batch, np.ndarray) else type(batch).__name__
             raise InvalidArgumentError(f"{where}: is {kind}; expected float32 arrays")

@@ -20,6 +20,7 @@ from pyedge.calibration import (
     calibrate,
     layer_sensitivity,
     mixed_precision,
+    ncnn,
     prepare,
     quantize,
 )
@@ -28,20 +29,28 @@ from pyedge.calibration.placement import MAC_OPS
 from pyedge.calibration.sensitivity import cosines, output_cosines, outputs
 from pyedge.calibration.statistics import TensorStatistics
 from pyedge.converters import native
+from pyedge.converters.arguments import (
+    check_float_options,
+    check_input_shape,
+    check_paths,
+    default_threads,
+)
 from pyedge.converters.calibration_data import calibration_batches
 from pyedge.converters.ir import Graph
 from pyedge.converters.onnx_import import import_onnx
 from pyedge.converters.passes import optimize
 from pyedge.converters.report import ConversionReport, LayerReport, TensorReport
-from pyedge.errors import InvalidArgumentError, InvalidModelError
+from pyedge.errors import InvalidArgumentError, InvalidModelError, UnsupportedError
 from pyedge.files import write_atomically
 from pyedge.metadata import Metadata, Preprocessing
+from pyedge.session import check_threads
 
 Progress = Callable[[str, int, int], None]  # what is going on, done, of how many
 
 # Images on which layers are compared, sensitivities measured and mixed precision decided.
 JUDGED_IMAGES = 16
 _REPORTED_BINS = 128
+_DEFAULTS = asdict(CalibrationOptions())
 
 
 def convert(
@@ -71,8 +80,9 @@ def convert(
         onnx_path: the model; opset 11 to 21.
         out_path: the file to write. It is there whole afterwards, or as it was before.
         precision: "fp32" or "int8".
-        calibration: for INT8: float32 batches in the model's layout, a folder of images or of
-            `.npy` arrays, or a table (or the path of one, `.json`) made from this very model.
+        calibration: for INT8 (unused for FP32): float32 batches in the model's layout, a folder
+            of images or of `.npy` arrays, a table (or the path of one, `.json`) made from this
+            very model, or ncnn's `.table` with the names of this model's layers.
         method: "kl" (2,048-bin divergence that clips no more than "mse" would), "minmax",
             "percentile", "mse", or "auto". A table brings its own.
         preprocessing: a `Metadata`, `Preprocessing`, their values as a mapping, or a TOML file.
@@ -82,8 +92,10 @@ def convert(
         target_cosine: leave the most sensitive layers in float32 until the mean cosine of the
             output on calibration images is this. Needs images.
         sensitivity: also measure how much each layer alone turns the output. Needs images.
-        save_table: also write the calibration table there.
-        input_shape, allow_external_data: see `import_onnx`.
+        save_table: also write the calibration table there; as ncnn's where it ends in `.table`,
+            which needs equalize=False.
+        input_shape, allow_external_data: see `import_onnx`. Without the first, an open height
+            and width are those of the preprocessing's input_size.
         threads: of the sessions that calibrate; all cores by default. Does not change the result.
         progress: called with what is going on, how much is done, of how much.
 
@@ -92,37 +104,67 @@ def convert(
         CalibrationError: no images, a table of another model, activations that are not finite, a
             target out of reach.
         InvalidImageError: a calibration image that cannot be decoded; it is named.
-        InvalidArgumentError: options that contradict each other, arrays of a wrong shape.
+        InvalidArgumentError: options that contradict each other (those of INT8 with "fp32" too),
+            arrays of a wrong shape, a file to write that is one to read.
         PyEdgeError: the file cannot be written; nothing is left half-written.
     """
     if precision not in ("fp32", "int8"):
         raise InvalidArgumentError(f"precision is {precision!r}; expected fp32 or int8")
     if precision == "int8" and calibration is None:
         raise InvalidArgumentError("calibration: is missing; INT8 needs images or a table")
-    if target_cosine is not None and not 0.0 < target_cosine <= 1.0:
-        raise InvalidArgumentError(f"target_cosine is {target_cosine}; expected in (0, 1]")
+    if target_cosine is not None and not (
+        isinstance(target_cosine, int | float) and 0.0 < target_cosine <= 1.0
+    ):
+        raise InvalidArgumentError(f"target_cosine is {target_cosine!r}; expected in (0, 1]")
+    if threads is not None:
+        check_threads(threads)
+    check_input_shape(input_shape)
     options = CalibrationOptions(method, percentile, equalize, bias_correction, int8_sums=int8_sums)
+    if precision == "fp32":
+        asked = {name: getattr(options, name) for name in _DEFAULTS if name != "method"}
+        asked |= {"target_cosine": target_cosine, "save_table": save_table}
+        asked |= {"sensitivity": sensitivity or None}
+        check_float_options({**asked, "fp32_layers": fp32_layers or None}, _DEFAULTS)
+    if save_table is not None:
+        _check_table_formats(calibration, save_table, equalize)
+    read = {"the model": onnx_path, "calibration": calibration, "preprocessing": preprocessing}
+    check_paths(read, {"out_path": out_path, "save_table": save_table})
     clock = _Clock()
     with clock.stage("import"):
-        source, graph = _import(onnx_path, allow_external_data, input_shape)
-        graph.metadata = _metadata(preprocessing, graph, source)
+        metadata = _given_metadata(preprocessing)
+        source, graph = _import(onnx_path, allow_external_data, input_shape, metadata.input_size)
+        graph.metadata = _completed(metadata, graph, source)
     report = ConversionReport(str(out_path), precision, 0, "", source.size, source.sha256)
     made = graph
     if precision == "int8":
         assert calibration is not None
         job = _Int8Job(
-            graph, source.sha256, calibration, options, threads or os.cpu_count() or 1, progress
+            graph, source.sha256, calibration, options, threads or default_threads(), progress
         )
         made = job.run(report, clock, fp32_layers, target_cosine, sensitivity)
         if save_table is not None:
-            job.table.save(save_table)
+            job.save_table(save_table)
     with clock.stage("write"):
-        data = native.write(made)
-        Session(data)  # what is written can be read
+        with _named(onnx_path):
+            data = native.write(made)
+            Session(data)  # what is written can be read
         write_atomically(out_path, data)
     report.file_bytes, report.file_sha256 = len(data), hashlib.sha256(data).hexdigest()
     report.timing, report.seconds = clock.stages, clock.total()
     return report
+
+
+def _check_table_formats(calibration: Any, save_table: Any, equalize: bool) -> None:
+    is_path = isinstance(calibration, str | os.PathLike)
+    source = Path(calibration).suffix if is_path else ""
+    to_ncnn = isinstance(save_table, str | os.PathLike) and Path(save_table).suffix == ncnn.SUFFIX
+    from_table = source == ".json" or isinstance(calibration, CalibrationTable)
+    if source == ncnn.SUFFIX and not Path(calibration).is_dir():
+        raise InvalidArgumentError("save_table: needs images or a .json table, not ncnn's .table")
+    if to_ncnn and equalize and not from_table:
+        raise InvalidArgumentError(
+            f"save_table: {save_table}: ncnn's .table needs equalize=False (--no-equalize)"
+        )
 
 
 @dataclass(frozen=True)
@@ -133,33 +175,57 @@ class _Source:
 
 
 def _import(
-    path: str | os.PathLike[str], allow_external_data: bool, input_shape: Any
+    path: str | os.PathLike[str],
+    allow_external_data: bool,
+    input_shape: Any,
+    input_size: tuple[int, int],
 ) -> tuple[_Source, Graph]:
     try:
         data = Path(path).read_bytes()
     except OSError as error:
         raise InvalidModelError(f"{path}: cannot be read: {error.strerror}") from error
     source = _Source(Path(path).stem, len(data), hashlib.sha256(data).hexdigest())
-    graph = import_onnx(path, allow_external_data=allow_external_data, input_shape=input_shape)
-    return source, optimize(graph)
+    with _named(path):
+        graph = import_onnx(
+            path,
+            allow_external_data=allow_external_data,
+            input_shape=input_shape,
+            input_size=input_size,
+        )
+        return source, optimize(graph)
 
 
-def _metadata(
+@contextmanager
+def _named(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Errors about the model name its file."""
+    try:
+        yield
+    except (InvalidArgumentError, InvalidModelError, UnsupportedError) as error:
+        if os.fspath(path) in str(error):
+            raise
+        raise type(error)(f"{os.fspath(path)}: {error}") from error
+
+
+def _given_metadata(
     given: Mapping[str, Any] | Preprocessing | str | os.PathLike[str] | None,
-    graph: Graph,
-    source: _Source,
 ) -> Metadata:
-    """What the caller says of the model, completed by what the model itself shows."""
     if given is None:
-        metadata = Metadata()
-    elif isinstance(given, Metadata):
-        metadata = replace(given)
-    elif isinstance(given, Preprocessing):
-        metadata = Metadata(**{f.name: getattr(given, f.name) for f in fields(Preprocessing)})
-    elif isinstance(given, Mapping):
-        metadata = Metadata.from_dict(given)
-    else:
-        metadata = Metadata.from_toml(given)
+        return Metadata()
+    if isinstance(given, Metadata):
+        return replace(given)
+    if isinstance(given, Preprocessing):
+        return Metadata(**{f.name: getattr(given, f.name) for f in fields(Preprocessing)})
+    if isinstance(given, Mapping):
+        return Metadata.from_dict(given)
+    if isinstance(given, str | os.PathLike):
+        return Metadata.from_toml(given)
+    raise InvalidArgumentError(
+        f"preprocessing is {type(given).__name__}; expected a mapping or the path of a TOML file"
+    )
+
+
+def _completed(metadata: Metadata, graph: Graph, source: _Source) -> Metadata:
+    """What the caller says of the model, completed by what the model itself shows."""
     if metadata.input_size == (0, 0):
         metadata.input_size = graph.metadata.input_size
     metadata.model_name = metadata.model_name or source.name
@@ -222,8 +288,12 @@ class _Int8Job:
             self.batches = calibration_batches(calibration, graph, graph.metadata)  # type: ignore[arg-type]
 
     def _given_table(self, calibration: Any) -> Any:
-        if isinstance(calibration, str | os.PathLike) and Path(calibration).suffix == ".json":
-            calibration = CalibrationTable.load(calibration)
+        if isinstance(calibration, str | os.PathLike):
+            path = Path(calibration)
+            if path.suffix == ncnn.SUFFIX and not path.is_dir():
+                return ncnn.load_ncnn(path, self.graph, self.model_sha256)
+            if path.suffix == ".json":
+                calibration = CalibrationTable.load(path)
         if not isinstance(calibration, CalibrationTable):
             return None
         calibration.check_model(self.model_sha256)
@@ -270,6 +340,12 @@ class _Int8Job:
         with clock.stage("compare"):
             self._compare(report, quantized, judged)
         return quantized
+
+    def save_table(self, path: str | os.PathLike[str]) -> None:
+        if Path(path).suffix == ncnn.SUFFIX:
+            ncnn.save_ncnn(path, self.graph, self.table)
+        else:
+            self.table.save(path)
 
     def _named_layers(self, names: Sequence[str]) -> list[str]:
         layers = {node.name: node.outputs[0] for node in self.graph.nodes}

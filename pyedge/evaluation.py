@@ -151,14 +151,17 @@ def embed_folder(
 
     Raises:
         InvalidImageError: a file that is no whole image.
-        InvalidArgumentError: a crop that is not 112×112, or an embedding that is not finite.
+        InvalidArgumentError: a model that gives no embedding, a crop that is not 112×112, or an
+            embedding that is not finite.
     """
+    for name, session in sessions.items():  # before any image is read
+        _embed(name, session, np.zeros((0, *ARCFACE_SIZE, 3), np.uint8))
     embeddings: dict[str, list[np.ndarray]] = {name: [] for name in sessions}
     for start in range(0, len(paths), batch):
         chosen = paths[start : start + batch]
         crops = np.stack([_crop(path) for path in chosen])
         for name, session in sessions.items():
-            found = session.embed(crops_for_model(crops, session.metadata))
+            found = _embed(name, session, crops)
             try:
                 embeddings[name].append(normalized(found, [path.name for path in chosen]))
             except InvalidArgumentError as error:
@@ -192,8 +195,9 @@ def evaluate(
 
     Raises:
         InvalidImageError: a crop that is no whole image.
-        InvalidArgumentError: nothing to evaluate, a pair whose image is missing, crops of
-            another size, embeddings that are not finite, or no impostors.
+        InvalidArgumentError: nothing to evaluate, a model that gives no embedding, a pair whose
+            image is missing, crops of another size, embeddings that are not finite, or no
+            impostors.
     """
     if not sessions:
         raise InvalidArgumentError("no sessions to evaluate")
@@ -219,6 +223,7 @@ def evaluate(
                 comparison.cosine_mean = float(similar.mean())
                 comparison.cosine_p1 = float(np.percentile(similar, 1))
                 comparison.cosine_min = float(similar.min())
+            _note_networks(report, sessions, embeddings, reference, name)
     if pairs:
         _judge_pairs(report, embeddings, pairs, index, resamples, seed)
     if every_pair:
@@ -323,6 +328,41 @@ def _crop(path: Path) -> np.ndarray:
             f"{path}: {crop.shape[1]}x{crop.shape[0]} pixels; expected 112x112 aligned crops"
         )
     return crop
+
+
+def _embed(name: str, session: EmbeddingSession, crops: np.ndarray) -> np.ndarray:
+    """Embeddings [N, D] of crops in ArcFace's alignment; an error names the model."""
+    try:
+        found = session.embed(crops_for_model(crops, session.metadata))
+    except InvalidArgumentError as error:
+        raise InvalidArgumentError(f"model {name!r}: {error}") from error
+    if found.ndim != 2 or found.shape[1] == 0:
+        raise InvalidArgumentError(
+            f"model {name!r}: embeddings of shape {list(found.shape)}; expected [N, D]"
+        )
+    return found
+
+
+def _note_networks(
+    report: EvaluationReport,
+    sessions: Mapping[str, EmbeddingSession],
+    embeddings: Mapping[str, np.ndarray],
+    first: str,
+    second: str,
+) -> None:
+    """Notes where two models cannot be one network in two precisions."""
+    spaces = [sessions[name].metadata.feature_space for name in (first, second)]
+    sizes = [embeddings[name].shape[1] for name in (first, second)]
+    if all(spaces) and spaces[0] != spaces[1]:
+        how = f"feature spaces {', '.join(spaces)}"
+    elif sizes[0] != sizes[1]:
+        how = f"embeddings of {sizes[0]} and {sizes[1]} values"
+    else:
+        return
+    report.notes.append(
+        f"{first} and {second} are different networks ({how}): the difference is not what a "
+        "precision costs."
+    )
 
 
 def _comparable(

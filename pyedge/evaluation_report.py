@@ -11,23 +11,22 @@ from pyedge.verification import Interval
 _COLORS = ("#1f5fbf", "#c8501e", "#2e8b57", "#7a3fa0", "#8a6d00")
 _DASHES = ("none", "7 4", "2 3", "9 3 2 3", "1 4")
 _STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem;
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 76rem; margin: 2rem auto; padding: 0 1rem;
   color: #1b1f24; background: #fff }
 table { border-collapse: collapse; margin: 1rem 0 }
 th, td { border-bottom: 1px solid #d5d9de; padding: .3rem .8rem; text-align: right }
+td { white-space: nowrap }
 th:first-child, td:first-child { text-align: left }
 svg { max-width: 100%; height: auto }
 """
-_WIDTH, _HEIGHT, _LEFT, _TOP, _RIGHT, _BOTTOM = 720, 440, 64, 16, 16, 48
+_WIDTH, _HEIGHT, _LEFT, _TOP, _RIGHT, _BOTTOM = 720, 440, 72, 16, 16, 48
 
 
 def evaluation_html(report: EvaluationReport, title: str = "Evaluation") -> str:
     """The whole page, without scripts or links to elsewhere."""
     parts = [
         f"<h1>{escape(title)}</h1>",
-        f"<p>{report.images:,} images of {report.identities:,} people; "
-        f"{report.pairs:,} pairs in {report.folds} folds; over all pairs of the folder "
-        f"{report.genuine_pairs:,} genuine and {report.impostor_pairs:,} impostor.</p>",
+        f"<p>{_data(report)}.</p>",
         *(f"<p><strong>{escape(note)}</strong></p>" for note in report.notes),
         _models_table(report),
     ]
@@ -104,9 +103,27 @@ def roc_svg(report: EvaluationReport) -> str:
     return "\n".join([*lines, "</svg>"])
 
 
+def _data(report: EvaluationReport) -> str:
+    """What the figures are of, in a sentence."""
+    parts = [f"{report.images:,} images of {report.identities:,} people"]
+    if report.pairs:
+        parts.append(f"{report.pairs:,} pairs in {report.folds} folds")
+    if report.impostor_pairs:
+        parts.append(
+            f"over all pairs of the folder {report.genuine_pairs:,} genuine and "
+            f"{report.impostor_pairs:,} impostor"
+        )
+    return "; ".join(parts)
+
+
+def _tar_label(far: float) -> str:
+    """Column head; its hyphen does not break."""
+    return "TAR at FAR " + far_name(far).replace("-", "\N{NON-BREAKING HYPHEN}")
+
+
 def _models_table(report: EvaluationReport) -> str:
     fars = _fars(report)
-    rows = [["model", "accuracy", *(f"TAR at FAR {far_name(f)} (threshold)" for f in fars)]]
+    rows = [["model", "accuracy", *(f"{_tar_label(far)} (threshold)" for far in fars)]]
     for name, result in report.models.items():
         accuracy = (
             "–"
@@ -129,7 +146,7 @@ def _comparison_table(report: EvaluationReport) -> str:
             "model − reference",
             "cosine mean / 1st percentile / min",
             "accuracy",
-            *(f"TAR at FAR {far_name(far)}" for far in fars),
+            *(_tar_label(far) for far in fars),
         ]
     ]
     for name, comparison in report.comparisons.items():

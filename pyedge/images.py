@@ -31,10 +31,12 @@ def load_image(source: str | os.PathLike[str] | bytes, max_pixels: int = MAX_PIX
     """Decodes an image file, or its bytes, to uint8 RGB [H, W, 3].
 
     The EXIF orientation is applied; greyscale, palette, CMYK and 16-bit images are converted;
-    transparent ones are laid over white; of several frames the first is taken. A JPEG cut short
-    is refused, also with an end marker put behind the cut, although a decoder would fill the
-    rest with grey. (Bytes altered within a JPEG scan carry no checksum and are not seen, nor are
-    the refinements that a progressive JPEG was stripped of between two scans.)
+    transparent ones are laid over white; of several frames the first is taken. A file cut short
+    is refused, a JPEG also with an end marker put behind the cut, although a decoder would fill
+    the rest with grey; bytes after the end are ignored. (Three things are not seen in a JPEG:
+    bytes altered within a scan, which carries no checksum; the refinements that a progressive
+    one was stripped of between two scans; and a cut exactly at a restart marker, with an end
+    marker put there.)
 
     Raises:
         InvalidImageError: not an image, cut short, corrupt, or of more than `max_pixels`,
@@ -119,6 +121,14 @@ def _decode(data: bytes, name: str, max_pixels: int) -> Image.Image:
     end = _jpeg_end(data) if is_jpeg else -1
     if is_jpeg and end == -1:
         raise InvalidImageError(f"{name}: truncated JPEG: its end marker is missing")
+    if data[:8] == b"\x89PNG\r\n\x1a\n" and not _png_ends(data):
+        raise InvalidImageError(f"{name}: truncated PNG: its end chunk is missing")
+    if data[:6] in (b"GIF87a", b"GIF89a") and not _gif_ends(data):
+        raise InvalidImageError(f"{name}: truncated GIF: its trailer is missing")
+    if (size := _stated_size(data)) > len(data):
+        raise InvalidImageError(
+            f"{name}: truncated image: {len(data)} bytes of the {size} that its header states"
+        )
     image = _pillow_image(data, name, max_pixels)
     if is_jpeg:
         # What follows a whole scan is skipped; a short one takes it for its missing blocks, which
@@ -163,6 +173,52 @@ def _jpeg_end(data: bytes) -> int:
         else:
             position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
     return -1
+
+
+def _png_ends(data: bytes) -> bool:
+    """Whether the chunks of a PNG (ISO/IEC 15948) lead to a whole end chunk."""
+    position = 8
+    while position + 12 <= len(data):
+        length = int.from_bytes(data[position : position + 4], "big")
+        if data[position + 4 : position + 8] == b"IEND":
+            return data[position : position + 12] == b"\0\0\0\0IEND\xae\x42\x60\x82"
+        position += 12 + length
+    return False
+
+
+def _gif_ends(data: bytes) -> bool:
+    """Whether the blocks of a GIF (GIF89a specification) lead to its trailer."""
+
+    def colors(at: int) -> int:
+        """Bytes of the colour table that the packed field there announces."""
+        packed = data[at] if at < len(data) else 0
+        return 3 << (packed % 8 + 1) if packed & 0x80 else 0
+
+    position = 13 + colors(10)
+    while position < len(data):
+        kind = data[position]
+        if kind == 0x3B:
+            return True
+        if kind == 0x2C:  # an image: descriptor, colours, code size
+            position += 11 + colors(position + 9)
+        elif kind == 0x21:  # an extension and its label
+            position += 2
+        else:  # decoders pass over stray bytes
+            position += 1
+            continue
+        while position < len(data) and data[position]:
+            position += 1 + data[position]
+        position += 1
+    return False
+
+
+def _stated_size(data: bytes) -> int:
+    """How long a BMP or WebP says that it is; 0 for another file."""
+    if data[:2] == b"BM":
+        return int.from_bytes(data[2:6], "little")
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return int.from_bytes(data[4:8], "little") + 8
+    return 0
 
 
 @contextlib.contextmanager

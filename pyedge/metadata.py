@@ -14,7 +14,6 @@ given as a small TOML file beside the ONNX model:
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -41,6 +40,12 @@ ARCFACE_LANDMARKS: Points = (
 )
 ARCFACE_SIZE = (112, 112)
 
+# A model file keeps these numbers as float32 and int32.
+_MOST, _LEAST = float(np.finfo(np.float32).max), float(np.finfo(np.float32).tiny)
+_LARGEST_SIZE = 2**31 - 1
+# Points count as on a line where they spread less than this share of their length beside it.
+_SLIMMEST = 1e-3
+
 
 @dataclass
 class Preprocessing:
@@ -65,6 +70,11 @@ class Preprocessing:
         self.scale = _triple("scale", self.scale)
         if 0.0 in self.scale:
             raise InvalidArgumentError("scale is 0; expected the factor after the subtraction")
+        for mean, scale in zip(self.mean, self.scale, strict=True):
+            if not _LEAST <= abs(scale) <= _MOST / (255 + abs(mean)):
+                raise InvalidArgumentError(
+                    f"mean {mean:g} and scale {scale:g} take pixels out of float32's range"
+                )
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
@@ -73,8 +83,8 @@ class Preprocessing:
         Raises:
             InvalidArgumentError: an unknown key, or a value of another kind or range.
         """
-        known = {f.name for f in fields(cls)}
-        unknown = sorted(set(values) - known - {"std"})
+        known = {f.name for f in fields(cls)} | {"std"}
+        unknown = sorted(set(values) - known)
         if unknown:
             raise InvalidArgumentError(
                 f"unknown key {', '.join(map(repr, unknown))}; expected {', '.join(sorted(known))}"
@@ -84,8 +94,10 @@ class Preprocessing:
             if "scale" in given:
                 raise InvalidArgumentError("std and scale are both given; expected one of them")
             std = _triple("std", given.pop("std"))
-            if min(std) <= 0:
-                raise InvalidArgumentError(f"std is {list(std)}; expected numbers above 0")
+            if min(std) < _LEAST:
+                raise InvalidArgumentError(
+                    f"std is {list(std)}; expected numbers above 0, in float32's range"
+                )
             given["scale"] = tuple(1.0 / s for s in std)
         return cls(**given)
 
@@ -152,9 +164,10 @@ class Metadata(Preprocessing):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not _is_whole(self.embedding_size) or self.embedding_size < 0:
+        size = self.embedding_size
+        if not _is_whole(size) or not 0 <= size <= _LARGEST_SIZE:
             raise InvalidArgumentError(
-                f"embedding_size is {self.embedding_size!r}; expected a whole number from 0"
+                f"embedding_size is {size!r}; expected a whole number from 0 to {_LARGEST_SIZE}"
             )
         for name in ("model_name", "feature_space", "producer"):
             if not isinstance(getattr(self, name), str):
@@ -177,7 +190,13 @@ class Metadata(Preprocessing):
             raise InvalidArgumentError(
                 f'landmarks is {value!r}; expected five points [x, y] or "arcface"'
             )
-        return tuple((float(x), float(y)) for x, y in value)
+        points = tuple((float(x), float(y)) for x, y in value)
+        length, breadth = np.linalg.svd(np.array(points) - np.mean(points, axis=0))[1]
+        if breadth <= _SLIMMEST * length:
+            raise InvalidArgumentError(
+                f"landmarks is {value!r}; expected five points that are not in one place or line"
+            )
+        return points
 
 
 def check_crops(crops: np.ndarray) -> None:
@@ -190,10 +209,11 @@ def check_crops(crops: np.ndarray) -> None:
 
 
 def _is_number(value: Any) -> bool:
+    """Whether it is a number that float32 can hold, within rounding."""
     return (
         isinstance(value, int | float | np.integer | np.floating)
         and not isinstance(value, bool)
-        and math.isfinite(value)
+        and bool(-_MOST <= value <= _MOST)
     )
 
 
@@ -210,7 +230,8 @@ def _triple(name: str, value: Any) -> Triple:
     values = [value] * 3 if _is_number(value) else value
     if not _is_list(values, 3) or not all(map(_is_number, values)):
         raise InvalidArgumentError(
-            f"{name} is {value!r}; expected a number, or three for the channels"
+            f"{name} is {value!r}; expected a number that float32 can hold, or three for the "
+            "channels"
         )
     return (float(values[0]), float(values[1]), float(values[2]))
 

@@ -17,7 +17,7 @@ from pyedge.errors import InvalidArgumentError, PyEdgeError, UnsupportedError
 from pyedge.images import list_images, load_image, save_image
 from pyedge.models import SFACE, YUNET, DefaultModel, default_photo
 from pyedge.recognition import EmbeddedFace, EmbeddingSession, FacePipeline, annotate
-from pyedge.session import Session
+from pyedge.session import Session, check_threads
 from pyedge.verification import cosines, normalized
 
 Progress = Callable[[str, int, int], None]  # what is going on, done, of how many
@@ -25,6 +25,7 @@ Progress = Callable[[str, int, int], None]  # what is going on, done, of how man
 _STEPS = 5
 # Faces of two precisions are the same one from this intersection over union.
 _SAME_FACE = 0.5
+_FEW_FACES, _ADVISED_FACES = 20, 100  # to calibrate on
 
 
 @dataclass
@@ -82,6 +83,7 @@ class QuickstartReport:
         annotated: the pictures written, in the order of the images.
         similarity: cosine of each two of `faces`, INT8.
         calibration: what the INT8 thresholds come from.
+        notes: what to know before trusting the figures, such as that no face was found.
     """
 
     threads: int
@@ -92,6 +94,7 @@ class QuickstartReport:
     faces: list[FoundFace] = field(default_factory=list)
     similarity: list[list[float]] = field(default_factory=list)
     loss: QuantizationLoss = field(default_factory=QuantizationLoss)
+    notes: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -117,8 +120,12 @@ def quickstart(
 
     Raises:
         UnsupportedError: the extras `models` or `convert` are not installed.
-        InvalidImageError, InvalidArgumentError: a folder without usable photos.
+        InvalidImageError, InvalidArgumentError: a folder without usable photos, or a number of
+            threads that a session refuses. Nothing is written for a bad argument.
     """
+    check_threads(threads)
+    photos = _astronaut() if images is None else _decoded(list_images(images))
+    calibration_photos = None if calibration is None else list_images(calibration)
     out = Path(out_dir)
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -129,15 +136,14 @@ def quickstart(
         if progress is not None:
             progress(what, done, _STEPS)
 
-    photos = _astronaut() if images is None else _decoded(list_images(images))
     step(0, "converting to FP32")
     fp32 = [_convert(model, out, "fp32", None) for model in (YUNET, SFACE)]
     sessions_fp32 = [Session(path, threads) for path in fp32]
     pipeline_fp32 = _pipeline(sessions_fp32)
     step(1, "calibrating")
     tables: Sequence[Any] = [shipped_table(model) for model in (YUNET, SFACE)]
-    if calibration is not None:
-        tables = _batches(calibration, pipeline_fp32)
+    if calibration_photos is not None:
+        tables = _batches(calibration_photos, pipeline_fp32)
     step(2, "converting to INT8")
     int8 = [
         _convert(model, out, "int8", table)
@@ -161,6 +167,14 @@ def quickstart(
         report.annotated.append(str(path))
     report.similarity = _similarity([face for _, faces in found for face in faces])
     report.loss = _loss(found, pipeline_fp32.embedder, pipeline_int8.embedder)
+    if calibration_photos is not None and len(tables[1]) < _FEW_FACES:
+        report.notes.append(
+            f"Calibrated on {_count(len(tables[1]), 'face')} in "
+            f"{_count(len(calibration_photos), 'photo')}: {_ADVISED_FACES} faces or more are "
+            "advisable."
+        )
+    if not report.faces:
+        report.notes.append(_no_faces(report))
     step(4, "measuring the speed")
     inputs = _timing_inputs(photo, pipeline_fp32)
     for i, model in enumerate((YUNET, SFACE)):
@@ -231,14 +245,27 @@ def shipped_table(model: DefaultModel) -> Path:
     return Path(__file__).parent / "data" / model.table
 
 
-def _batches(folder: str | os.PathLike[str], pipeline: FacePipeline) -> list[list[np.ndarray]]:
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" + ("" if number == 1 else "s")
+
+
+def _no_faces(report: QuickstartReport) -> str:
+    photos = _count(len(report.annotated), "photo")
+    if report.loss.faces:
+        missed = _count(report.loss.faces, "face")
+        return f"INT8 found no face in {photos}; FP32 found {missed}."
+    return f"No face was found in {photos}: nothing shows what INT8 costs."
+
+
+def _batches(paths: Sequence[Path], pipeline: FacePipeline) -> list[list[np.ndarray]]:
     """What each model is calibrated on: the photos, and the faces found in them."""
     tensors, crops = [], []
-    for path in list_images(folder):
+    for path in paths:
         photo = load_image(path)
         tensors.append(pipeline.detector.tensor(photo)[0])
         crops += [face.crop for face in pipeline.faces(photo)]
     if not crops:
+        folder = paths[0].parent
         raise InvalidArgumentError(f"{folder}: no faces in these photos to calibrate on")
     metadata = pipeline.embedder.metadata
     return [tensors, [metadata.apply(crops_for_model(crop[None], metadata)) for crop in crops]]

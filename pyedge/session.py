@@ -16,7 +16,7 @@ from pyedge.metadata import Metadata
 
 # The side of images that a network of any input size is described for.
 _FREE_SIDE = 320
-_MAX_THREADS = 256
+MAX_THREADS = 256  # as in csrc/runtime/session.cc
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,7 @@ class Session:
             with open(name, "rb"):  # noqa: PTH123 - for Python's own error, names and all
                 pass
             self._model = _core.Model.load_file(name)
-        if not isinstance(threads, int) or not 1 <= threads <= _MAX_THREADS:
-            raise InvalidArgumentError(f"threads is {threads!r}; expected 1 to {_MAX_THREADS}")
+        check_threads(threads)
         self._core = _core.Session(self._model, threads, isa or "", False)
         self._taps: _core.Session | None = None
 
@@ -196,6 +195,14 @@ class Session:
             [sizes[min(axis, 3)] if dim == -1 else dim for axis, dim in enumerate(info.shape)]
             for info in self.inputs
         ]
+
+
+def check_threads(threads: object) -> None:
+    """Raises InvalidArgumentError for anything but a number of threads that a session takes."""
+    if type(threads) is not int or not 1 <= threads <= MAX_THREADS:
+        raise InvalidArgumentError(
+            f"threads is {threads!r}; expected a whole number from 1 to {MAX_THREADS}"
+        )
 
 
 def _arrays(x: np.ndarray | Sequence[np.ndarray]) -> list[np.ndarray]:

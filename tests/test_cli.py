@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -284,11 +287,82 @@ def test_mistakes_are_one_line(model: Path, faces: Path, tmp_path: Path) -> None
         assert_refused(cli(*arguments), words)
 
 
-def test_unknown_option_is_a_usage_error(model: Path) -> None:
-    result = cli("inspect", model, "--colour")
-    assert result.exit_code == 2
-    assert "No such option" in result.output
-    assert "Traceback" not in result.output
+def test_usage_errors_are_one_line(model: Path) -> None:
+    for words, *arguments in (
+        ("No such option", "inspect", model, "--colour"),
+        ("inspect --help", "inspect"),
+        ("inspect", "inspct"),
+        ("int4", "convert", model, "-o", "x.pye", "--precision", "int4"),
+        ("--batch", "inspect", model, "--batch", 10**9),
+        ("expected width x height", "inspect", model, "--size", "²x²"),
+    ):
+        assert_refused(cli(*arguments), words)
+
+
+def test_convert_refuses_before_any_work(onnx_model: Path, tmp_path: Path) -> None:
+    before = onnx_model.read_bytes()
+    out = tmp_path / "out.pye"
+    for words, *arguments in (
+        ("same file as the model", "-o", onnx_model),
+        ("same file as the model", "-o", out, "--report", tmp_path / "small.json"),
+        ("same file as --out", "-o", tmp_path / "a.json", "--report", tmp_path / "a.json"),
+        ("--report does not exist", "-o", out, "--report", tmp_path / "no" / "a.json"),
+        ("needs precision int8", "-o", out, "--target-cosine", 0.9),
+        ("needs precision int8", "-o", out, "--method", "mse"),
+    ):
+        if arguments[-1] == tmp_path / "small.json":
+            (tmp_path / "small.json").symlink_to(onnx_model)
+        assert_refused(cli("convert", onnx_model, *arguments), words)
+    assert onnx_model.read_bytes() == before
+    assert not out.exists()
+
+
+def test_control_characters_stay_out_of_errors(tmp_path: Path) -> None:
+    assert "\x1b" not in cli("inspect", tmp_path / "a\x1b[31m.pye").stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+@pytest.mark.parametrize(("redirection", "code"), [("> /dev/full", 2), (">&-", 0)])
+@pytest.mark.parametrize("json_flag", ["", "--json"])
+def test_standard_output_that_takes_nothing(redirection: str, code: int, json_flag: str) -> None:
+    run = "from pyedge.cli import main; main()"
+    command = f"{shlex.quote(sys.executable)} -c '{run}' doctor {json_flag} {redirection}"
+    result = subprocess.run(["sh", "-c", command], stderr=subprocess.PIPE, text=True, check=False)
+    assert result.returncode == code
+    assert result.stderr.count("\n") == (code == 2)
+    assert "Traceback" not in result.stderr
+
+
+def test_several_outputs_go_to_npz(tmp_path: Path) -> None:
+    node, value = onnx.helper.make_node, onnx.helper.make_tensor_value_info
+    names = ("file", "b")
+    graph = onnx.helper.make_graph(
+        [node("Relu", ["x"], ["file"]), node("Sigmoid", ["x"], ["b"])],
+        "two",
+        [value("x", onnx.TensorProto.FLOAT, ["N", 3])],
+        [value(name, onnx.TensorProto.FLOAT, ["N", 3]) for name in names],
+    )
+    opset = onnx.helper.make_opsetid("", 13)
+    source, model, x = (tmp_path / name for name in ("two.onnx", "two.pye", "x.npy"))
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[opset], ir_version=8), source)
+    cli_json("convert", source, "-o", model)
+    np.save(x, np.ones((2, 3), np.float32))
+    assert_refused(cli("run", model, x, "-o", tmp_path / "y.npy"), ".npz")
+    cli_json("run", model, x, "-o", tmp_path / "y.npz")
+    with np.load(tmp_path / "y.npz") as arrays:
+        assert sorted(arrays) == sorted(names)
+        assert np.array_equal(arrays["file"], np.ones((2, 3)))
+
+
+def test_converters_say_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    from pyedge import converters
+
+    for name in [name for name in sys.modules if name.startswith("pyedge.converters.")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.delattr(converters, "conversion", raising=False)
+    monkeypatch.setitem(sys.modules, "onnxsim", None)
+    with pytest.raises(pyedge.UnsupportedError, match=r"pip install \"pyedge\[convert\]\""):
+        converters.__getattr__("convert")
 
 
 def test_interrupt_leaves_quietly(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:

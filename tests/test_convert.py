@@ -314,3 +314,119 @@ class TestMobileFaceNet:
         assert report.cosine is not None
         assert report.cosine > 0.997
         assert all(layer.precision == "int8" for layer in report.layers if layer.op == "conv")
+
+
+class TestPaths:
+    def test_nothing_is_overwritten(self, model: Path, tmp_path: Path) -> None:
+        before = model.read_bytes()
+        link = tmp_path / "link.onnx"
+        link.symlink_to(model)
+        for out in (model, link):
+            with pytest.raises(InvalidArgumentError, match="same file as the model"):
+                convert(model, out)
+        with pytest.raises(InvalidArgumentError, match="same file as out_path"):
+            convert(model, tmp_path / "a", "int8", batches(), save_table=tmp_path / "a")
+        with pytest.raises(InvalidArgumentError, match="does not exist"):
+            convert(model, tmp_path / "no" / "a.pye")
+        assert model.read_bytes() == before
+
+    @pytest.mark.parametrize(
+        "options",
+        [
+            {"target_cosine": 0.9},
+            {"save_table": "t.json"},
+            {"sensitivity": True},
+            {"fp32_layers": ["a"]},
+            {"equalize": False},
+        ],
+        ids=lambda options: next(iter(options)),
+    )
+    def test_options_of_int8(self, model: Path, tmp_path: Path, options: dict) -> None:
+        with pytest.raises(InvalidArgumentError, match="needs precision int8"):
+            convert(model, tmp_path / "a.pye", **options)
+
+    @pytest.mark.parametrize(
+        "options",
+        [
+            {"preprocessing": 5},
+            {"input_shape": "a"},
+            {"input_shape": 5},
+            {"input_shape": {"x": [1, "b"]}},
+            {"threads": "2"},
+            {"threads": 1.5},
+            {"threads": 2**31},
+            {"threads": 0},
+        ],
+        ids=str,
+    )
+    def test_wrong_types(self, model: Path, tmp_path: Path, options: dict) -> None:
+        with pytest.raises(InvalidArgumentError, match=next(iter(options))):
+            convert(model, tmp_path / "a.pye", **options)
+
+
+class TestNcnnTable:
+    def test_there_and_back(self, model: Path, tmp_path: Path) -> None:
+        table = tmp_path / "small.table"
+        made = tmp_path / "a.pye"
+        with pytest.raises(InvalidArgumentError, match="equalize=False"):
+            convert(model, made, "int8", batches(), save_table=table)
+        convert(model, made, "int8", batches(), equalize=False, save_table=table)
+        assert len(table.read_text().splitlines()) == 7  # 3 weights, 3 inputs, the pool's input
+        report = convert(model, tmp_path / "b.pye", "int8", table)
+        assert report.method == "ncnn"
+        x = batches(1)[0]
+        (a,), (b,) = (Session(tmp_path / f"{n}.pye").run(x) for n in "ab")
+        assert np.abs(a - b).max() < 0.05 * np.abs(a).max()
+        lines = table.read_text().splitlines()
+        table.write_text("\n".join(lines[:-1]))
+        with pytest.raises(CalibrationError, match=f"lacks {lines[-1].split()[0]}"):
+            convert(model, tmp_path / "b.pye", "int8", table)
+
+
+class TestCalibrationFolder:
+    def test_images_that_would_be_stretched(
+        self, model: Path, folder: Path, tmp_path: Path
+    ) -> None:
+        for size in ((40, 16), (7, 7)):
+            Image.new("RGB", size).save(folder / "odd.png")
+            with pytest.raises(CalibrationError, match=r"odd\.png: is"):
+                convert(model, tmp_path / "a.pye", "int8", folder, preprocessing=RGB)
+
+    def test_images_and_arrays(self, model: Path, folder: Path, tmp_path: Path) -> None:
+        np.save(folder / "x.npy", batches()[0])
+        with pytest.raises(CalibrationError, match="one kind"):
+            convert(model, tmp_path / "a.pye", "int8", folder, preprocessing=RGB)
+
+    def test_errors_name_the_array(self, model: Path, tmp_path: Path) -> None:
+        folder = tmp_path / "arrays"
+        folder.mkdir()
+        np.save(folder / "x.npy", np.zeros((1, 1, 16, 16), np.float32))
+        with pytest.raises(InvalidArgumentError, match=r"x\.npy"):
+            convert(model, tmp_path / "a.pye", "int8", folder)
+        np.save(folder / "x.npy", batches()[0])
+        header = (folder / "x.npy").read_bytes()[:128].replace(b"(3, 3, ", b"(9999999999, 3, ")
+        (folder / "x.npy").write_bytes(header)
+        with pytest.raises(CalibrationError, match=r"x\.npy"):
+            convert(model, tmp_path / "a.pye", "int8", folder)
+
+
+def test_a_table_with_too_few_channels(model: Path, tmp_path: Path) -> None:
+    table = tmp_path / "t.json"
+    convert(model, tmp_path / "a.pye", "int8", batches(), save_table=table)
+    document = json.loads(table.read_text())
+    for arrays in document["channels"].values():
+        arrays.update(dict.fromkeys(arrays, "AACAPw=="))
+    table.write_text(json.dumps(document))
+    with pytest.raises(CalibrationError, match="channels"):
+        convert(model, tmp_path / "a.pye", "int8", table)
+
+
+def test_open_size_comes_from_the_preprocessing(model: Path, tmp_path: Path) -> None:
+    made = onnx.load(model)
+    for axis in (2, 3):
+        made.graph.input[0].type.tensor_type.shape.dim[axis].dim_param = "s"
+    onnx.save(made, tmp_path / "open.onnx")
+    convert(tmp_path / "open.onnx", tmp_path / "a.pye", preprocessing=RGB)
+    assert Session(tmp_path / "a.pye").metadata.input_size == (16, 16)
+    with pytest.raises(InvalidModelError, match=r"input_shape= \(--input-shape"):
+        convert(tmp_path / "open.onnx", tmp_path / "a.pye")

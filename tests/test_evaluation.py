@@ -242,15 +242,15 @@ def test_bad_pairs_files(tmp_path: Path, text: str, message: str) -> None:
 class PixelEmbedder:
     """A network whose embedding is the first row of pixels, noisier the larger `noise`."""
 
-    def __init__(self, noise: float = 0.0, feature_space: str = "pixels") -> None:
+    def __init__(self, noise: float = 0.0, feature_space: str = "pixels", width: int = 112) -> None:
         self.metadata = Metadata(
             "rgb", (112, 112), landmarks=ARCFACE_LANDMARKS, feature_space=feature_space
         )
-        self.noise = noise
+        self.noise, self.width = noise, width
         self.random = np.random.default_rng(0)
 
     def embed(self, crops: np.ndarray) -> np.ndarray:
-        features = crops[:, 0, :, 0].astype(np.float32) - 128
+        features = crops[:, 0, : self.width, 0].astype(np.float32) - 128
         return features + np.float32(self.random.normal(0, 1, features.shape)) * self.noise
 
 
@@ -312,11 +312,17 @@ def test_evaluate_parts(folder: Path) -> None:
     one_fold = [Pair("1", p.first, p.second, p.same) for p in some_pairs()]
     report = evaluate(sessions, folder, one_fold, every_pair=False, resamples=10)
     assert (report.images, report.impostor_pairs) == (24, 0)
-    assert "optimistic" in report.notes[0]
+    assert "a and b are different networks (feature spaces pixels, other)" in report.notes[0]
+    assert "optimistic" in report.notes[1]
     assert report.comparisons["b"].cosine_mean is None, "other features are not comparable"
     assert evaluation_html(report)
+    sessions["b"] = PixelEmbedder(feature_space="", width=100)
+    report = evaluate(sessions, folder, one_fold, every_pair=False, resamples=10)
+    assert "(embeddings of 112 and 100 values)" in report.notes[0]
+    assert report.comparisons["b"].cosine_mean is None
     report = evaluate({"a": PixelEmbedder()}, folder, fars=(1e-1,))
     assert report.models["a"].accuracy is None
+    assert "folds" not in evaluation_html(report)
     assert evaluation_html(EvaluationReport(0, 0))
 
 
@@ -331,6 +337,9 @@ def test_evaluate_refuses(folder: Path, tmp_path: Path) -> None:
         evaluate({"a": session}, folder, pairs)
     with pytest.raises(InvalidArgumentError, match=r"model 'a'.*Person_A_0000"):
         evaluate({"a": PixelEmbedder(np.nan)}, folder)
+    flat = PixelEmbedder(width=0)
+    with pytest.raises(InvalidArgumentError, match=r"model 'b': embeddings of shape \[0, 0\]"):
+        evaluate({"a": session, "b": flat}, folder)
     save_image(folder / "Person_A_0009.png", np.zeros((100, 112, 3), np.uint8))
     with pytest.raises(InvalidArgumentError, match=r"Person_A_0009.*112x100.*112x112"):
         evaluate({"a": session}, folder)

@@ -126,14 +126,26 @@ def test_end_marker_elsewhere_does_not_count() -> None:
         load_image(comment[:-2])
 
 
-@pytest.mark.parametrize("file_format", ["PNG", "WEBP", "BMP", "PPM"])
+@pytest.mark.parametrize("file_format", ["PNG", "WEBP", "BMP", "PPM", "GIF"])
 def test_cut_file_is_refused(monkeypatch: pytest.MonkeyPatch, file_format: str) -> None:
     whole = encoded(photo(), file_format)
+    assert load_image(whole + b"appended").shape == (48, 64, 3)
+    lengths = [int(share * len(whole)) for share in (0.0, 0.1, 0.5, 0.9)]
     for forgiving in (False, True):
         monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", forgiving)
-        for share in (0.0, 0.1, 0.5, 0.9):
+        for length in [*lengths, *range(len(whole) - 14, len(whole))]:
             with pytest.raises(InvalidImageError, match="image bytes: "):
-                load_image(whole[: int(share * len(whole))])
+                load_image(whole[:length])
+
+
+def test_animation_is_refused_without_its_end() -> None:
+    frames = [Image.fromarray(photo()), Image.fromarray(photo()[::-1])]
+    for file_format in ("GIF", "PNG", "WEBP"):
+        whole = encoded(frames[0], file_format, save_all=True, append_images=frames[1:])
+        assert load_image(whole).shape == (48, 64, 3)
+        for length in (len(whole) * 3 // 4, len(whole) - 1):
+            with pytest.raises(InvalidImageError, match="truncated"):
+                load_image(whole[:length])
 
 
 def test_altered_png_is_refused() -> None:
@@ -159,7 +171,7 @@ def png_of_size(width: int, height: int) -> bytes:
         return len(body).to_bytes(4, "big") + kind + body + checksum
 
     header = width.to_bytes(4, "big") + height.to_bytes(4, "big") + b"\x08\x02\x00\x00\x00"
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"")
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
 
 
 def test_pixel_cap_comes_before_decoding() -> None:

@@ -236,3 +236,16 @@ def test_external_data_needs_a_path(external: Path) -> None:
     made = onnx.load(external, load_external_data=False)
     with pytest.raises(InvalidModelError, match="given as a path"):
         import_onnx(made, allow_external_data=True)
+
+
+@pytest.mark.parametrize("axis", [0, -4, 2])
+def test_flatten_keeps_the_batch(axis: int) -> None:
+    flatten = node("Flatten", "x", axis=axis)
+    with pytest.raises(UnsupportedError, match="Flatten over the batch axis"):
+        import_onnx(model([flatten], (1, 3, 4, 4)))
+
+
+def test_kernel_shape_that_is_not_the_weights() -> None:
+    conv = node("Conv", "x w", kernel_shape=[1, 1])
+    with pytest.raises(InvalidModelError, match="kernel"):
+        import_onnx(model([conv], (1, 3, 8, 8), WEIGHT))

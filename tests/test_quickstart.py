@@ -11,8 +11,9 @@ import pytest
 
 from pyedge.detector import Face, FaceDetector
 from pyedge.errors import InvalidArgumentError, PyEdgeError
+from pyedge.evaluation import evaluate
 from pyedge.images import load_image, save_image
-from pyedge.models import YUNET
+from pyedge.models import YUNET, default_photo
 from pyedge.quickstart import interleaved_ms, match_faces, quickstart, shipped_table
 from pyedge.session import Session
 
@@ -85,9 +86,35 @@ def test_quickstart_on_photos_without_faces_and_calibration_on_them(tmp_path: Pa
     report = quickstart(tmp_path / "out", photos)
     assert report.faces == report.similarity == []
     assert report.loss.cosine_mean is None
+    assert report.notes == ["No face was found in 1 photo: nothing shows what INT8 costs."]
     assert len(report.annotated) == 1
     with pytest.raises(InvalidArgumentError, match="no faces in these photos"):
         quickstart(tmp_path / "out", photos, calibration=photos)
+    crops = tmp_path / "crops"
+    crops.mkdir()
+    save_image(crops / "a_1.png", np.full((112, 112, 3), 128, np.uint8))
+    with pytest.raises(InvalidArgumentError, match="model 'yunet': this model gives no embedding"):
+        evaluate({"yunet": Session(report.models[0].int8_path)}, crops)
+
+
+@needs_models
+def test_few_faces_to_calibrate_on_are_noted(tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    save_image(photos / "astronaut.png", load_image(default_photo()))
+    report = quickstart(tmp_path / "out", photos, calibration=photos)
+    assert report.calibration == str(photos)
+    (note,) = report.notes
+    assert note == "Calibrated on 1 face in 1 photo: 100 faces or more are advisable."
+
+
+def test_bad_arguments_leave_nothing_behind(tmp_path: Path) -> None:
+    for threads in (0, 1000, 1.5):
+        with pytest.raises(InvalidArgumentError, match=f"threads is {threads}"):
+            quickstart(tmp_path / "out", threads=threads)
+    with pytest.raises(InvalidArgumentError, match="not a folder"):
+        quickstart(tmp_path / "out", calibration=tmp_path / "missing")
+    assert not list(tmp_path.iterdir())
 
 
 def test_bad_folders(tmp_path: Path) -> None:

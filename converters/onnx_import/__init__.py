@@ -75,7 +75,7 @@ HINTS = {
     "Sqrt": "only as part of an L2 normalization it is",
     "If": "export a model without control flow",
     "Loop": "export a model without control flow",
-    "Shape": "export with static height and width, or pass input_shape=",
+    "Shape": "export with static height and width, or pass input_shape= (--input-shape)",
 }
 
 
@@ -84,6 +84,7 @@ def import_onnx(
     *,
     allow_external_data: bool = False,
     input_shape: InputShape | None = None,
+    input_size: tuple[int, int] = (0, 0),
 ) -> ir.Graph:
     """Reads an ONNX model (opset 11 to 21) as an f32 graph of the same function.
 
@@ -96,13 +97,20 @@ def import_onnx(
         allow_external_data: whether weights may be read from files beside the model.
         input_shape: for inputs of unknown height or width: the shape of the input with the batch
             first, or one for each input by name.
+        input_size: without it: the width and height of a single rank-4 input where the model
+            leaves them open.
 
     Raises:
         InvalidModelError: not an ONNX model, truncated, NaN weights, shapes unknown.
         UnsupportedError: an operation, attribute or opset that is not supported.
         InvalidArgumentError: an input_shape that contradicts the model.
     """
-    model = prepare_model(source, allow_external_data=allow_external_data, input_shape=input_shape)
+    model = prepare_model(
+        source,
+        allow_external_data=allow_external_data,
+        input_shape=input_shape,
+        input_size=input_size,
+    )
     model.nodes = merge_patterns(model.nodes, model.constants, model.outputs)
     ctx = Lowering(model)
     for name in model.inputs:

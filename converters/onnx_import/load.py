@@ -53,6 +53,7 @@ def prepare_model(
     *,
     allow_external_data: bool,
     input_shape: InputShape | None,
+    input_size: tuple[int, int] = (0, 0),
 ) -> PreparedModel:
     """Reads, checks and simplifies; raises InvalidModelError or UnsupportedError."""
     model, label = _load(source, allow_external_data)
@@ -63,6 +64,8 @@ def prepare_model(
     _fold_dequantize(model, label)
     _check_finite(model, label)
     _drop_extra_inputs(model)
+    if input_shape is None:
+        _fill_size(model, input_size)
     _fix_input_shapes(model, label, input_shape)
     literals = _literal_targets(model, label)
     model = _simplify(model, label)
@@ -99,7 +102,7 @@ def _load(
     if external and not allow_external_data:
         raise InvalidModelError(
             f"{label}: initializer '{external[0].name}' lies in an external data file; pass "
-            "allow_external_data=True if the folder of the model is trusted"
+            "allow_external_data=True (--external-data) if the folder of the model is trusted"
         )
     for tensor in external:
         if folder is None:
@@ -311,6 +314,17 @@ def _drop_extra_inputs(model: onnx.ModelProto) -> None:
         model.graph.input.remove(value)
 
 
+def _fill_size(model: onnx.ModelProto, input_size: tuple[int, int]) -> None:
+    """Closes the open height and width of a single input that takes images."""
+    if len(model.graph.input) != 1 or 0 in input_size:
+        return
+    dims = model.graph.input[0].type.tensor_type.shape.dim
+    if len(dims) == 4:
+        for dim, side in zip(dims[2:], reversed(input_size), strict=True):
+            if dim.dim_value <= 0:
+                dim.dim_value = side
+
+
 def _fix_input_shapes(model: onnx.ModelProto, label: str, given: InputShape | None) -> None:
     """Batch 1, everything else as the model or the caller says."""
     inputs = list(model.graph.input)
@@ -358,7 +372,7 @@ def _fix_shape(value: onnx.ValueInfoProto, label: str, given: Sequence[int] | No
         shown = [d.dim_param or d.dim_value or "?" for d in tensor_type.shape.dim]
         raise InvalidModelError(
             f"{place} has {'the shape ' + str(shown) if has_shape else 'no shape'}; pass "
-            "input_shape= with every dimension behind the batch, such as (1, 3, 112, 112)"
+            "input_shape= (--input-shape 1,3,112,112) with every dimension behind the batch"
         )
     tensor_type.ClearField("shape")
     for size in [1, *known[1:]]:
@@ -384,10 +398,14 @@ def _simplify(model: onnx.ModelProto, label: str) -> onnx.ModelProto:
     if not all(value.type.tensor_type.HasField("shape") for value in model.graph.output):
         model = _infer(model, label, strict=False)
     # BatchNormalization stays: the passes fold it, and know where padding forbids it.
-    model, _ = _guard(
-        lambda: onnxsim.simplify(model, check_n=0, skip_fuse_bn=True),
-        f"{label}: onnxsim cannot simplify it",
-    )
+    try:
+        model, _ = _guard(
+            lambda: onnxsim.simplify(model, check_n=0, skip_fuse_bn=True),
+            f"{label}: onnxsim cannot simplify it",
+        )
+    except InvalidModelError:
+        _infer(model, label, strict=True)  # which says better what is wrong with shapes
+        raise
     return _infer(model, label, strict=True)
 
 

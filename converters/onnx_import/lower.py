@@ -72,8 +72,8 @@ class Lowering:
         if name not in self.model.shapes:
             raise InvalidModelError(
                 f"{self.model.label}: the shape of '{name}' (node '{self.op.name}', "
-                f"{self.op.type}) cannot be inferred; pass input_shape= or export with static "
-                "shapes"
+                f"{self.op.type}) cannot be inferred; pass input_shape= (--input-shape) or "
+                "export with static shapes"
             )
         return self.model.shapes[name]
 

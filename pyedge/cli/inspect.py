@@ -16,13 +16,13 @@ from pyedge.cli.output import (
     quantity,
     table,
 )
-from pyedge.cli.shapes import SizeOption, input_shapes
+from pyedge.cli.shapes import MAX_BATCH, SizeOption, input_shapes
 
 
 def inspect(
     model: ModelArgument,
     size: SizeOption = None,
-    batch: Annotated[int, typer.Option(min=1, help="Images in a batch.")] = 1,
+    batch: Annotated[int, typer.Option(min=1, max=MAX_BATCH, help="Images in a batch.")] = 1,
     isa: IsaOption = None,
     as_json: JsonOption = False,
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib.metadata
 import json
@@ -50,8 +51,10 @@ def console() -> Console:
 
 
 def error_line(message: str) -> None:
-    """Prints `error: message` as one line on standard error."""
-    print("error: " + " ".join(message.split()), file=sys.stderr)
+    """Prints `error: message` as one line on standard error, free of control characters."""
+    text = " ".join(message.split())
+    with contextlib.suppress(OSError):  # nobody listens
+        print("error: " + "".join(c if c.isprintable() else "?" for c in text), file=sys.stderr)
 
 
 def version_of(package: str) -> str | None:

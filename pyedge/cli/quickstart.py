@@ -59,6 +59,8 @@ def quickstart(
 
 def _render(out: Console, report: QuickstartReport) -> None:
     faces = report.faces[:_SHOWN_FACES]
+    for note in report.notes:
+        out.print(note, style="bold")
     if len(faces) > 1:
         rows = [
             [f"{face.label} {face.picture}", *(f"{c:.3f}" for c in cosines[: len(faces)])]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -39,7 +40,12 @@ def run(
     ],
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="Write the result here as .npy, one row for each image."),
+        typer.Option(
+            "--out",
+            "-o",
+            help="Write the result here: .npy with a row for each image, or .npz with an array "
+            "for each output, by name.",
+        ),
     ] = None,
     threads: ThreadsOption = 1,
     isa: IsaOption = None,
@@ -52,8 +58,16 @@ def run(
     to the model's input: faces that are not aligned have features that mean little.
     """
     import pyedge
+    from pyedge.converters.arguments import check_paths
 
     session = pyedge.Session(str(model), threads=threads, isa=isa)
+    names = [info.name for info in session.outputs]
+    if out is not None and len(names) > 1 and out.suffix != ".npz":
+        raise InvalidArgumentError(
+            f"{out}: the model has {len(names)} outputs ({', '.join(names)}); write them as .npz"
+        )
+    reads = {"the model": model, **{f"the input {path}": path for path in inputs}}
+    check_paths(reads, {"--out": out})
     arrays = [path for path in inputs if path.suffix == ".npy"]
     if arrays and len(arrays) != len(inputs):
         raise InvalidArgumentError("images and .npy files together; give one kind")
@@ -80,7 +94,7 @@ def run(
             "cosines": values[0] @ values[0].T,
         }
     if out is not None:
-        _write_arrays(out, values)
+        _write_arrays(out, dict(zip(names, values, strict=True)))
         result["written"] = str(out)
     if as_json:
         print_json(result)
@@ -91,8 +105,10 @@ def run(
 def _read_array(path: Path) -> np.ndarray:
     try:
         array = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError) as error:
+    except (ValueError, EOFError, SyntaxError) as error:
         raise InvalidArgumentError(f"{path}: not a .npy file: {error}") from error
+    except MemoryError as error:
+        raise InvalidArgumentError(f"{path}: claims more values than fit in memory") from error
     if not isinstance(array, np.ndarray):
         raise InvalidArgumentError(f"{path}: several arrays in one file; expected one")
     return array
@@ -132,14 +148,18 @@ def _fitted(image: np.ndarray, metadata: Metadata) -> np.ndarray:
     return np.asarray(picture.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=3.0))
 
 
-def _write_arrays(path: Path, values: list[np.ndarray]) -> None:
+def _write_arrays(path: Path, values: dict[str, np.ndarray]) -> None:
+    """One array as .npy; .npz has each under the name of its output."""
     from pyedge.files import write_atomically
 
     buffer = io.BytesIO()
-    if len(values) == 1:
-        np.save(buffer, values[0])
+    if path.suffix == ".npz":
+        with zipfile.ZipFile(buffer, "w") as archive:  # savez cannot name an array "file"
+            for name, value in values.items():
+                with archive.open(f"{name}.npy", "w") as member:
+                    np.lib.format.write_array(member, value, allow_pickle=False)
     else:
-        np.savez(buffer, *values)
+        np.save(buffer, next(iter(values.values())))
     write_atomically(path, buffer.getvalue())
 
 

@@ -9,6 +9,7 @@ import typer
 
 from pyedge.errors import InvalidArgumentError
 
+MAX_BATCH = 65_536
 SizeOption = Annotated[
     str | None,
     typer.Option(
@@ -23,9 +24,11 @@ def parse_size(size: str) -> tuple[int, int]:
     Raises:
         InvalidArgumentError: anything else.
     """
-    width, x, height = size.lower().partition("x")
-    if not (x and width.isdigit() and height.isdigit() and int(width) and int(height)):
+    width, _, height = size.lower().partition("x")
+    if not all(side.isascii() and side.isdigit() and len(side) <= 6 for side in (width, height)):
         raise InvalidArgumentError(f"size {size!r}; expected width x height, as in 112x112")
+    if not int(width) or not int(height):
+        raise InvalidArgumentError(f"size {size!r}; expected sides of at least one pixel")
     return int(width), int(height)
 
 

@@ -36,7 +36,8 @@ def measure(
         onnx.save(export(build(), SHAPE), source)
         sessions = []
         for precision in ("fp32", "int8"):
-            convert(source, target, precision=precision, calibration=[x], method="minmax")
+            calibration = [x] if precision == "int8" else None
+            convert(source, target, precision, calibration, method="minmax")
             sessions.append(pyedge.Session(target, threads, isa))
     seconds = np.empty((runs, 2))
     for session in sessions:

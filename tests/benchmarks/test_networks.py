@@ -35,9 +35,8 @@ def files(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     result = {"name": request.param}
     for precision in ("fp32", "int8"):
         result[precision] = folder / f"{precision}.pye"
-        convert(
-            source, result[precision], precision=precision, calibration=batches, method="minmax"
-        )
+        calibration = batches if precision == "int8" else None
+        convert(source, result[precision], precision, calibration, method="minmax")
     return result
 
 
