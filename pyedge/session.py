@@ -135,7 +135,8 @@ class Session:
         if len(crops) == 0:
             return np.zeros((0, size), np.float32)
         features = self.run(self.metadata.apply(crops))[0].reshape(-1, size)
-        norms = np.sqrt(np.einsum("nd,nd->n", features, features, dtype=np.float64))
+        # cumsum adds from the first to the last: other sums depend on the CPU in their last bits.
+        norms = np.sqrt(np.cumsum(np.square(features, dtype=np.float64), axis=1)[:, -1])
         return (features / np.maximum(norms, 1e-12)[:, None]).astype(np.float32)
 
     @cached_property
