@@ -326,7 +326,7 @@ def test_control_characters_stay_out_of_errors(tmp_path: Path) -> None:
 @pytest.mark.parametrize("json_flag", ["", "--json"])
 def test_standard_output_that_takes_nothing(redirection: str, code: int, json_flag: str) -> None:
     run = "from pyedge.cli import main; main()"
-    command = f"{shlex.quote(sys.executable)} -c '{run}' doctor {json_flag} {redirection}"
+    command = f"{shlex.quote(sys.executable)} -P -c '{run}' doctor {json_flag} {redirection}"
     result = subprocess.run(["sh", "-c", command], stderr=subprocess.PIPE, text=True, check=False)
     assert result.returncode == code
     assert result.stderr.count("\n") == (code == 2)
