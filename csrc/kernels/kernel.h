@@ -18,6 +18,10 @@ constexpr size_t kAlignment = 64;  // of every tensor, prepared block and scratc
 // is allowed, and what is read there must not influence the result.
 constexpr size_t kSlack = 64;
 
+static constexpr size_t align_up(size_t bytes) {
+  return (bytes + kAlignment - 1) / kAlignment * kAlignment;
+}
+
 struct TensorView {
   void* data = nullptr;
   DType dtype = DType::kF32;

@@ -4,11 +4,10 @@
 #include <optional>
 
 #include "base/buffer.h"
-#include "base/thread_pool.h"
-#include "cpu/fp_state.h"
 #include "graph/shapes.h"
 #include "kernels/kernel.h"
 #include "python/bindings.h"
+#include "runtime/launch.h"
 
 namespace py = pybind11;
 
@@ -114,21 +113,6 @@ const Kernel* find_kernel(const OpArgs& args, const std::string& name) {
   return nullptr;
 }
 
-struct Call {
-  const Kernel* kernel;
-  const OpArgs* args;
-  const void* prepared;
-  uint8_t* scratch;
-  size_t stride;
-};
-
-void run_share(void* context, int thread, size_t begin, size_t end) {
-  const ScopedFpState fp_state;
-  const Call& call = *static_cast<const Call*>(context);
-  call.kernel->run(*call.args, call.prepared,
-                   call.scratch + static_cast<size_t>(thread) * call.stride, begin, end);
-}
-
 // None where no kernel (or not the named one) takes the arguments.
 py::object run_op(const std::string& op, const std::vector<int32_t>& ints,
                   const std::vector<float>& floats, const std::vector<py::object>& inputs,
@@ -168,22 +152,22 @@ py::object run_op(const std::string& op, const std::vector<int32_t>& ints,
   const Kernel* kernel = find_kernel(c.args, kernel_name);
   if (kernel == nullptr) return py::none();
   ThreadPool pool(threads);
-  Call call{kernel, &c.args, nullptr, nullptr, 0};
+  Launch call{kernel, &c.args, nullptr, nullptr, 0};
   if (kernel->prepared_bytes != nullptr) {
     memory = memory && prepared.allocate(kernel->prepared_bytes(c.args));
     if (memory) kernel->prepare(c.args, prepared.data());
     call.prepared = prepared.data();
   }
   if (kernel->scratch_bytes != nullptr) {
-    call.stride = (kernel->scratch_bytes(c.args) + kAlignment - 1) / kAlignment * kAlignment;
-    memory = memory && scratch.allocate(call.stride * static_cast<size_t>(threads));
+    call.scratch_stride = align_up(kernel->scratch_bytes(c.args));
+    memory = memory && scratch.allocate(call.scratch_stride * static_cast<size_t>(threads));
     call.scratch = scratch.data();
   }
   if (!memory) raise_if_error({StatusCode::kOutOfMemory, "no memory"});
   {
     const py::gil_scoped_release unlocked;
     const size_t tasks = kernel->tasks(c.args);
-    for (int i = 0; i < repeats; ++i) pool.run(tasks, run_share, &call);
+    for (int i = 0; i < repeats; ++i) launch(&pool, call, tasks);
   }
   return to_array(y.data, y.dtype, y.shape);
 }

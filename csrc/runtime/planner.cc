@@ -26,8 +26,7 @@ std::vector<Block> lifetimes(const Graph& graph, const std::vector<Shape>& shape
     const auto t = static_cast<size_t>(index);
     const size_t bytes = shapes[t].elements() * dtype_bytes(graph.tensors[t].dtype) + kSlack;
     block_of[t] = blocks.size();
-    blocks.push_back(
-        {t, (bytes + kAlignment - 1) / kAlignment * kAlignment, step, keep_all ? end : step, 0});
+    blocks.push_back({t, align_up(bytes), step, keep_all ? end : step, 0});
   };
   const auto use = [&](int32_t index, size_t step) {
     if (index == kAbsent || graph.tensors[static_cast<size_t>(index)].constant) return;

@@ -4,30 +4,14 @@
 #include <chrono>
 #include <cstring>
 
-#include "cpu/fp_state.h"
 #include "graph/shapes.h"
+#include "runtime/launch.h"
 
 namespace pyedge {
 namespace {
 
 constexpr int kMaxThreads = 256;
 constexpr size_t kMaxPlans = 16;
-
-struct Call {
-  const Session::Step* step;
-  uint8_t* scratch;
-  size_t scratch_stride;
-};
-
-void run_share(void* context, int thread, size_t begin, size_t end) {
-  const ScopedFpState fp_state;
-  const Call& call = *static_cast<const Call*>(context);
-  call.step->kernel->run(call.step->args, call.step->prepared,
-                         call.scratch + static_cast<size_t>(thread) * call.scratch_stride, begin,
-                         end);
-}
-
-size_t round_up(size_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
 
 }  // namespace
 
@@ -94,7 +78,7 @@ Status Session::make_plan(const std::vector<Shape>& input_shapes, Plan* plan) {
     PYEDGE_RETURN_IF_ERROR(make_step(i, plan->shapes, &step));
     if (step.kernel != nullptr && step.kernel->scratch_bytes != nullptr) {
       plan->scratch_bytes =
-          std::max(plan->scratch_bytes, round_up(step.kernel->scratch_bytes(step.args)));
+          std::max(plan->scratch_bytes, align_up(step.kernel->scratch_bytes(step.args)));
     }
   }
   return {};
@@ -150,8 +134,8 @@ void Session::run(const Plan& plan, const float* const* inputs, float* const* ou
     const Step& step = plan.steps[i];
     const Clock::time_point start = step_seconds ? Clock::now() : Clock::time_point{};
     if (step.kernel != nullptr) {
-      Call call{&step, scratch_.data(), plan.scratch_bytes};
-      pool_.run(step.tasks, run_share, &call);
+      launch(&pool_, {step.kernel, &step.args, step.prepared, scratch_.data(), plan.scratch_bytes},
+             step.tasks);
     }
     if (step_seconds) step_seconds[i] = std::chrono::duration<double>(Clock::now() - start).count();
   }

@@ -1,6 +1,7 @@
 // Scalar convolution: the oracle of every other convolution kernel.
 #include <cmath>
 
+#include "kernels/common.h"
 #include "kernels/conv/conv.h"
 #include "kernels/kernel.h"
 
@@ -82,25 +83,9 @@ void run_i8(const OpArgs& args, const void*, void*, size_t begin, size_t end) {
 
 }  // namespace
 
-extern const Kernel conv_f32_reference = {"conv_f32_reference",
-                                          Op::k_conv,
-                                          Isa::reference,
-                                          accepts_f32,
-                                          nullptr,
-                                          nullptr,
-                                          nullptr,
-                                          nullptr,
-                                          tasks,
-                                          run_f32};
-extern const Kernel conv_i8_reference = {"conv_i8_reference",
-                                         Op::k_conv,
-                                         Isa::reference,
-                                         accepts_i8,
-                                         nullptr,
-                                         nullptr,
-                                         nullptr,
-                                         nullptr,
-                                         tasks,
-                                         run_i8};
+extern const Kernel conv_f32_reference =
+    plain_kernel("conv_f32_reference", Op::k_conv, Isa::reference, accepts_f32, tasks, run_f32);
+extern const Kernel conv_i8_reference =
+    plain_kernel("conv_i8_reference", Op::k_conv, Isa::reference, accepts_i8, tasks, run_i8);
 
 }  // namespace pyedge

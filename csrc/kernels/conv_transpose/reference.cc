@@ -3,6 +3,7 @@
 // is that of conv.h.
 #include <cmath>
 
+#include "kernels/common.h"
 #include "kernels/conv/conv.h"
 #include "kernels/kernel.h"
 
@@ -106,25 +107,10 @@ void run_i8(const OpArgs& args, const void*, void*, size_t begin, size_t end) {
 
 }  // namespace
 
-extern const Kernel conv_transpose_f32_reference = {"conv_transpose_f32_reference",
-                                                    Op::k_conv_transpose,
-                                                    Isa::reference,
-                                                    accepts_f32,
-                                                    nullptr,
-                                                    nullptr,
-                                                    nullptr,
-                                                    nullptr,
-                                                    tasks,
-                                                    run_f32};
-extern const Kernel conv_transpose_i8_reference = {"conv_transpose_i8_reference",
-                                                   Op::k_conv_transpose,
-                                                   Isa::reference,
-                                                   accepts_i8,
-                                                   nullptr,
-                                                   nullptr,
-                                                   nullptr,
-                                                   nullptr,
-                                                   tasks,
-                                                   run_i8};
+extern const Kernel conv_transpose_f32_reference =
+    plain_kernel("conv_transpose_f32_reference", Op::k_conv_transpose, Isa::reference, accepts_f32,
+                 tasks, run_f32);
+extern const Kernel conv_transpose_i8_reference = plain_kernel(
+    "conv_transpose_i8_reference", Op::k_conv_transpose, Isa::reference, accepts_i8, tasks, run_i8);
 
 }  // namespace pyedge

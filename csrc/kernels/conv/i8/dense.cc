@@ -13,7 +13,6 @@ constexpr size_t kMaxPixels = 192;          // of a task
 constexpr size_t kSmallWeight = 256 << 10;  // bytes: stays in L2 from one pixel block to the next
 
 size_t divide_up(size_t a, size_t b) { return (a + b - 1) / b; }
-size_t align_up(size_t n) { return divide_up(n, kAlignment) * kAlignment; }
 
 // Independent of the sizes of the image.
 struct Weights {

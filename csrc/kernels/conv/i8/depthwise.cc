@@ -11,7 +11,6 @@ constexpr int32_t kMaxKernel = 32;  // bounds the lists of rows and taps
 constexpr size_t kMinGroup = 2, kMaxGroup = 4;
 
 size_t divide_up(size_t a, size_t b) { return (a + b - 1) / b; }
-size_t align_up(size_t n) { return divide_up(n, kAlignment) * kAlignment; }
 
 struct Weights {
   ConvGeometry g;
