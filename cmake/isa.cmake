@@ -9,8 +9,13 @@ else()
 endif()
 
 set(PYEDGE_FLAGS_x86_avx2 -mavx2 -mfma)
+set(PYEDGE_FLAGS_x86_avxvnni -mavx2 -mfma -mavxvnni)
 set(PYEDGE_FLAGS_x86_avx512vnni -mavx2 -mfma -mavx512f -mavx512bw -mavx512dq -mavx512vl
     -mavx512vnni -mprefer-vector-width=512)
+set(PYEDGE_FLAGS_x86_amx ${PYEDGE_FLAGS_x86_avx512vnni} -mamx-tile -mamx-int8)
+set(PYEDGE_FLAGS_arm_neon -march=armv8-a)
+set(PYEDGE_FLAGS_arm_dotprod -march=armv8.2-a+dotprod)
+set(PYEDGE_FLAGS_arm_i8mm -march=armv8.2-a+dotprod+i8mm)
 
 function(pyedge_set_isa_flags source)
   get_filename_component(stem ${source} NAME_WE)

@@ -1,10 +1,19 @@
 #include "cpu/cpu.h"
 
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <iterator>
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#endif
+#if defined(__linux__) && defined(__x86_64__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+#if defined(__linux__) && defined(__aarch64__)
+#include <sys/auxv.h>
 #endif
 
 namespace pyedge {
@@ -17,6 +26,16 @@ uint64_t saved_states() {
   uint32_t low, high;
   __asm__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
   return static_cast<uint64_t>(high) << 32 | low;
+}
+
+// Linux gives a process the tile registers when it asks; the answer holds for all its threads.
+bool may_use_tiles() {
+#if defined(__linux__)
+  constexpr long kRequestPermission = 0x1023, kTileData = 18;
+  return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+#else
+  return false;
+#endif
 }
 
 CpuFeatures detect() {
@@ -35,14 +54,39 @@ CpuFeatures detect() {
   const bool avx512 = (b >> 16 & 1) && (b >> 17 & 1) && (b >> 30 & 1) && (b >> 31 & 1);
   if (zmm && avx512) result.bits |= kAvx512;
   if (zmm && avx512 && (c >> 11 & 1)) result.bits |= kAvx512Vnni;
-  if (tiles && (d >> 24 & 1) && (d >> 25 & 1)) result.bits |= kAmxInt8;
+  if (tiles && (d >> 24 & 1) && (d >> 25 & 1) && may_use_tiles()) result.bits |= kAmxInt8;
   if (subleaves >= 1 && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a >> 4 & 1)) {
     result.bits |= kAvxVnni;
   }
   return result;
 }
+#elif defined(__aarch64__)
+CpuFeatures detect() {
+  CpuFeatures result{kArm, kNeon};
+#if defined(__linux__)
+  constexpr unsigned long kHasDotProd = 1ul << 20, kHasI8mm = 1ul << 13;  // of two words
+  if (getauxval(AT_HWCAP) & kHasDotProd) result.bits |= kDotProd;
+  if (getauxval(AT_HWCAP2) & kHasI8mm) result.bits |= kI8mm;
+#endif
+  return result;
+}
 #else
 CpuFeatures detect() { return {}; }
+#endif
+
+#if defined(__linux__) && defined(__aarch64__)
+// What the main ID register says of processors in cameras, Jetsons and servers.
+struct ArmPart {
+  uint64_t implementer, part;
+  const char* name;
+};
+constexpr ArmPart kArmParts[] = {
+    {0x41, 0xd03, "Cortex-A53"},  {0x41, 0xd05, "Cortex-A55"},   {0x41, 0xd07, "Cortex-A57"},
+    {0x41, 0xd08, "Cortex-A72"},  {0x41, 0xd09, "Cortex-A73"},   {0x41, 0xd0a, "Cortex-A75"},
+    {0x41, 0xd0b, "Cortex-A76"},  {0x41, 0xd0c, "Neoverse-N1"},  {0x41, 0xd40, "Neoverse-V1"},
+    {0x41, 0xd41, "Cortex-A78"},  {0x41, 0xd42, "Cortex-A78AE"}, {0x41, 0xd49, "Neoverse-N2"},
+    {0x41, 0xd4f, "Neoverse-V2"}, {0x4e, 0x004, "Carmel"},
+};
 #endif
 
 }  // namespace
@@ -85,6 +129,19 @@ std::string cpu_model_name() {
   const std::string name = text;
   const size_t begin = name.find_first_not_of(' '), end = name.find_last_not_of(' ');
   return begin == std::string::npos ? "x86-64" : name.substr(begin, end - begin + 1);
+#elif defined(__linux__) && defined(__aarch64__)
+  constexpr unsigned long kHasCpuid = 1ul << 11;
+  if (!(getauxval(AT_HWCAP) & kHasCpuid)) return "aarch64";
+  uint64_t id;
+  __asm__("mrs %0, midr_el1" : "=r"(id));
+  const uint64_t implementer = id >> 24 & 0xff, part = id >> 4 & 0xfff;
+  for (const ArmPart& known : kArmParts) {
+    if (known.implementer == implementer && known.part == part) return known.name;
+  }
+  char text[40];
+  std::snprintf(text, sizeof text, "aarch64 0x%02x 0x%03x", static_cast<unsigned>(implementer),
+                static_cast<unsigned>(part));
+  return text;
 #else
   return "unknown";
 #endif
