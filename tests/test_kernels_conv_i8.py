@@ -17,7 +17,9 @@ from pyedge import _core
 INF = float("inf")
 REFERENCE = "conv_i8_reference"
 KERNELS = [row for row in _core.kernel_names("conv") if "_i8_" in row[0] and row[0] != REFERENCE]
-DENSE = [row[0] for row in KERNELS if "depthwise" not in row[0]]
+# Kernels for some layers only; the others take every layer.
+SPECIAL = ("depthwise", "affine")
+DENSE = [row[0] for row in KERNELS if not any(word in row[0] for word in SPECIAL)]
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,7 @@ def assert_same(name: str, args: tuple, threads: tuple[int, ...] = (1, 3)) -> No
     for count in threads:
         got = _core.run_op(*args, kernel=name, threads=count)
         if got is None:
-            assert "depthwise" in name
+            assert name not in DENSE
             return
         assert (got + got.dtype.type(0)).tobytes() == (want + want.dtype.type(0)).tobytes(), (
             f"{np.count_nonzero(got != want)} of {got.size} differ with {count} threads"
@@ -132,6 +134,8 @@ LAYERS = [
     Layer(127, 127, size=(5, 5), residual=True, slope=True, zero_points=(0, -128, 20)),
     Layer(64, 96, size=(13, 13), batch=3, residual=True, bounds=(0.0, 6.0)),
     Layer(32, 64, residual=True, bounds=(0.0, INF), zero_points=(-128, -128, -128)),
+    *(Layer(c, c, **square(1, groups=c, slope=c != 3)) for c in (3, 17, 64, 127)),
+    Layer(5, 5, **square(1, groups=5, batch=3, size=(90, 90), zero_points=(-128, 7, 0))),
     Layer(12, 18, groups=3, bias=False, bounds=(-0.5, 0.5)),
     Layer(10, 70, groups=2, slope=True, residual=True, zero_points=(-128, 0, -128)),
     Layer(6, 12, groups=6, zero_points=(-128, 0, 0)),
@@ -303,8 +307,6 @@ def test_same_bytes_for_random_layers(name, seed):
     rng = np.random.default_rng(seed)
     for i in range(40):
         layer = random_layer(rng)
-        if "depthwise" in name and layer.groups != layer.in_c:
-            continue
         try:
             assert_same(name, arguments(layer, i), threads=(1 + i % 4,))
         except AssertionError as error:
@@ -312,7 +314,7 @@ def test_same_bytes_for_random_layers(name, seed):
 
 
 @pytest.mark.parametrize("layer", LAYERS, ids=name_of)
-def test_only_depthwise_layers_go_to_depthwise_kernels(layer):
+def test_special_layers_have_their_kernels(layer):
     accepted = [
         name
         for name, _, runs in KERNELS
@@ -321,4 +323,8 @@ def test_only_depthwise_layers_go_to_depthwise_kernels(layer):
     if not accepted:
         pytest.skip("NOT TESTED: this CPU runs nothing but the reference")
     depthwise = layer.groups == layer.in_c == layer.out_c > 1
+    pointwise = layer.kernel == layer.stride == (1, 1) and layer.pads == (0, 0, 0, 0)
     assert any("depthwise" in name for name in accepted) == depthwise
+    assert any("affine" in name for name in accepted) == (
+        depthwise and pointwise and not layer.residual
+    )
