@@ -9,6 +9,7 @@ import numpy as np
 
 from pyedge.calibration.auto import best_methods
 from pyedge.calibration.equalization import equalize
+from pyedge.calibration.fold_conversions import fold_conversions
 from pyedge.calibration.placement import never_negative, place
 from pyedge.calibration.quantizer import (
     QuantParams,
@@ -137,7 +138,7 @@ def quantize(graph: Graph, table: CalibrationTable, fp32_layers: Collection[str]
     params = {name: QuantParams(t.scale, t.zero_point) for name, t in table.tensors.items()}
     means = {name: measured.mean for name, measured in prepared.ranges.items()}
     corrected = means if table.options.get("bias_correction") else {}
-    return build_int8(prepared.graph, placement, params, corrected)
+    return fold_conversions(build_int8(prepared.graph, placement, params, corrected))
 
 
 def prepare(graph: Graph, table: CalibrationTable) -> PreparedGraph:

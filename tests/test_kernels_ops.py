@@ -264,12 +264,33 @@ def test_binary_i8_every_pair(op, quants):
         np.testing.assert_array_equal(y, binary_i8(op, a, b, quants, lo, hi))
 
 
-def test_mixed_dtypes_are_refused():
+MIXED = [t for t in itertools.product(("f32", "i8"), repeat=3) if len(set(t)) == 2]
+
+
+@pytest.mark.parametrize("op", ["add", "sub", "mul"])
+@pytest.mark.parametrize("dtypes", MIXED, ids="-".join)
+@pytest.mark.parametrize(("a_shape", "b_shape"), BROADCASTS)
+def test_mixed_types_give_the_bytes_of_separate_conversions(op, dtypes, a_shape, b_shape, rng):
+    quants = [SYMMETRIC, SHIFTED, NON_NEGATIVE]
+    given, plain = [], []
+    for dtype, shape, quant in zip(dtypes, (a_shape, b_shape), quants, strict=False):
+        x = random_i8(rng, shape) if dtype == "i8" else floats_with_extremes(rng, shape)
+        given.append(x)
+        plain.append(x if dtype == "f32" else run_all("dequantize", [], [], [x], [quant]))
+    for bounds in [(-INF, INF), (0.0, 1.3)]:
+        want = run_all(op, [], bounds, plain)
+        if dtypes[2] == "i8":
+            want = run_all("quantize", [], [], [want], [], "i8", quants[2])
+        got = run_all(op, [], bounds, given, quants[:2], dtypes[2], quants[2])
+        np.testing.assert_array_equal(got, want)
+
+
+def test_div_takes_no_mixed_types():
     f32, i8 = np.ones(3, np.float32), np.ones(3, np.int8)
-    for name, *_ in _core.kernel_names("add"):
+    for name, *_ in _core.kernel_names("div"):
         for inputs, out_dtype in [([f32, i8], "f32"), ([i8, i8], "f32"), ([f32, f32], "i8")]:
             quants, out_quant = [SYMMETRIC] * 2, SYMMETRIC
-            arguments = ("add", [], [-INF, INF], inputs, quants, out_dtype, out_quant)
+            arguments = ("div", [], [-INF, INF], inputs, quants, out_dtype, out_quant)
             assert _core.run_op(*arguments, kernel=name) is None
 
 

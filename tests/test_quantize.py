@@ -20,8 +20,14 @@ from pyedge.calibration import (
     quantize,
 )
 from pyedge.calibration.bias_correction import corrected_bias
+from pyedge.calibration.fold_conversions import fold_conversions
 from pyedge.calibration.placement import MAX_ACCUMULATED, never_negative, place
-from pyedge.calibration.quantizer import asymmetric_params, quantize_weight
+from pyedge.calibration.quantizer import (
+    QuantParams,
+    asymmetric_params,
+    build_int8,
+    quantize_weight,
+)
 from pyedge.calibration.sensitivity import cosines, output_cosines, outputs
 from pyedge.converters import native
 from pyedge.converters.ir import Graph
@@ -99,6 +105,30 @@ def assert_valid(graph: Graph) -> None:
         source = producers.get(node.inputs[0] or "")
         assert source is None or source.op not in ("quantize", "dequantize")
         assert graph.consumers(node.outputs[0]) or node.outputs[0] in graph.outputs
+
+
+def test_conversions_beside_sums_and_products_are_folded_without_changing_a_byte() -> None:
+    prepared = residual_network()
+    _, table = quantized(prepared)
+    placement = place(prepared, int8_sums=False)
+    params = {name: QuantParams(t.scale, t.zero_point) for name, t in table.tensors.items()}
+    separate = build_int8(prepare(prepared, table).graph, placement, params)
+    folded = fold_conversions(separate)
+    assert_valid(folded)
+    conversions = [
+        sum(node.op in ("quantize", "dequantize") for node in g.nodes) for g in (separate, folded)
+    ]
+    assert conversions[1] < conversions[0]
+    assert any(
+        len({folded.tensors[name].dtype for name in (*node.inputs, *node.outputs) if name}) == 2
+        for node in folded.nodes
+        if node.op == "mul"
+    )
+    x = images(3)
+    for want, got in zip(
+        Session(native.write(separate)).run(x), Session(native.write(folded)).run(x), strict=True
+    ):
+        assert want.tobytes() == got.tobytes()
 
 
 class TestWeights:

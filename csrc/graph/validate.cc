@@ -128,6 +128,11 @@ class Validator {
     return {};
   }
 
+  Status check_bounds(const Node& node) const {
+    if (node.floats[0] > node.floats[1]) return error("bounds: the least exceeds the greatest");
+    return {};
+  }
+
   Status check_op(const Node& node) {
     if (tensor(node.inputs[0]).constant) return error("input 0: is a constant");
     switch (node.op) {
@@ -139,12 +144,13 @@ class Validator {
         PYEDGE_RETURN_IF_ERROR(check_vector(1, "slope", kAnyDim));
         return check_same_dtype(/*inputs=*/1);
       case Op::k_clip:
+      case Op::k_div:
+        PYEDGE_RETURN_IF_ERROR(check_bounds(node));
+        return check_same_dtype();
       case Op::k_add:
       case Op::k_sub:
       case Op::k_mul:
-      case Op::k_div:
-        if (node.floats[0] > node.floats[1]) return error("bounds: the least exceeds the greatest");
-        return check_same_dtype();
+        return check_bounds(node);
       case Op::k_max_pool:
       case Op::k_average_pool:
         return check_pool(node);
@@ -205,7 +211,7 @@ class Validator {
     if (!w.constant || w.shape.rank != (connected ? 2 : 4)) {
       return error(std::string("weight: must be a constant of rank ") + (connected ? "2" : "4"));
     }
-    if (!(node.floats[0] <= node.floats[1])) return error("bounds: the least exceeds the greatest");
+    PYEDGE_RETURN_IF_ERROR(check_bounds(node));
     const int32_t out_c = w.shape[0];
     for (const int slot : {kConvBias, kConvWeightScale, kConvSlope}) {
       static constexpr const char* kNames[] = {"", "", "bias", "weight_scale", "slope"};

@@ -12,16 +12,23 @@ bool broadcasts(const Shape& in, const Shape& out) {
   return true;
 }
 
-bool accepts(const OpArgs& args, DType dtype) {
-  const TensorView &a = args.inputs[0], &b = args.inputs[1], &y = args.outputs[0];
-  return a.dtype == dtype && b.dtype == dtype && y.dtype == dtype && broadcasts(a.shape, y.shape) &&
-         broadcasts(b.shape, y.shape);
+bool fits(const OpArgs& args) {
+  const Shape& y = args.outputs[0].shape;
+  return broadcasts(args.inputs[0].shape, y) && broadcasts(args.inputs[1].shape, y);
+}
+
+bool all_are(const OpArgs& args, DType dtype) {
+  return args.inputs[0].dtype == dtype && args.inputs[1].dtype == dtype &&
+         args.outputs[0].dtype == dtype;
 }
 
 }  // namespace
 
-bool accepts_binary_f32(const OpArgs& args) { return accepts(args, DType::kF32); }
-bool accepts_binary_i8(const OpArgs& args) { return accepts(args, DType::kI8); }
+bool accepts_binary_f32(const OpArgs& args) { return all_are(args, DType::kF32) && fits(args); }
+bool accepts_binary_i8(const OpArgs& args) { return all_are(args, DType::kI8) && fits(args); }
+bool accepts_binary_mixed(const OpArgs& args) {
+  return !all_are(args, DType::kF32) && !all_are(args, DType::kI8) && fits(args);
+}
 
 BinaryI8 binary_i8(const OpArgs& args) {
   const Quant a = args.inputs[0].quant, b = args.inputs[1].quant, y = args.outputs[0].quant;

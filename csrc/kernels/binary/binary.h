@@ -7,6 +7,9 @@
 //   mul  float(a' * b') * float(s_a * s_b / s_y)
 //   div  float(a') / float(b') * float(s_a / s_b / s_y); a zero divisor gives the bound that
 //        lies in the direction of a', and zero where a' is zero too
+// mixed (add, sub, mul): operands and result are each f32 or i8, not all of one type. i8 operands
+//   are dequantized, the f32 formula follows, an i8 result is quantized: the bytes that nodes of
+//   their own would give.
 #pragma once
 
 #include <cmath>
@@ -17,6 +20,7 @@ namespace pyedge {
 
 bool accepts_binary_f32(const OpArgs& args);
 bool accepts_binary_i8(const OpArgs& args);
+bool accepts_binary_mixed(const OpArgs& args);
 
 // What the i8 formulas need besides the elements.
 struct BinaryI8 {
@@ -64,6 +68,51 @@ inline int8_t combine(int8_t a, int8_t b, const BinaryI8& p) {
     y = z != 0.0f ? x / z * p.scale_a : bound;
   }
   return requantize(y, p.lo, p.hi, p.zero_y);
+}
+
+// An element of a mixed operation as a real number, and the other way.
+struct MixedOperand {
+  float scale;
+  int32_t zero_point;
+
+  float operator()(float x) const { return x; }
+  float operator()(int8_t q) const { return dequantize(q, scale, zero_point); }
+};
+struct MixedResult {
+  float reciprocal_scale, lo, hi;
+  int32_t zero_point;
+
+  void store(float y, float* to) const { *to = clamp(y, lo, hi); }
+  void store(float y, int8_t* to) const {
+    *to = quantize(clamp(y, lo, hi), reciprocal_scale, zero_point);
+  }
+};
+
+inline MixedOperand mixed_operand(const TensorView& x) {
+  return {x.quant.scale, x.quant.zero_point};
+}
+inline MixedResult mixed_result(const OpArgs& args) {
+  const TensorView& y = args.outputs[0];
+  return {y.dtype == DType::kI8 ? reciprocal(y.quant.scale) : 0.0f, args.floats[0], args.floats[1],
+          y.quant.zero_point};
+}
+
+// Calls use(a, b, y) with null pointers of the types of operands and result.
+template <typename Use>
+inline void with_mixed_types(const OpArgs& args, Use use) {
+  const bool a = args.inputs[0].dtype == DType::kI8, b = args.inputs[1].dtype == DType::kI8;
+  const bool y = args.outputs[0].dtype == DType::kI8;
+  constexpr const float* kF32 = nullptr;
+  constexpr const int8_t* kI8 = nullptr;
+  if (a && b) {
+    use(kI8, kI8, kF32);
+  } else if (a) {
+    y ? use(kI8, kF32, kI8) : use(kI8, kF32, kF32);
+  } else if (b) {
+    y ? use(kF32, kI8, kI8) : use(kF32, kI8, kF32);
+  } else {
+    use(kF32, kF32, kI8);
+  }
 }
 
 }  // namespace

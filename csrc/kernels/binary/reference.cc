@@ -1,4 +1,6 @@
 // Scalar arithmetic of two tensors: every element finds its operands by itself.
+#include <type_traits>
+
 #include "kernels/binary/binary.h"
 
 namespace pyedge {
@@ -39,6 +41,25 @@ void run_i8(const OpArgs& args, const void*, void*, size_t begin, size_t end) {
   }
 }
 
+template <Op op>
+void run_mixed(const OpArgs& args, const void*, void*, size_t begin, size_t end) {
+  const Operands strides = operands(args);
+  const Shape& shape = args.outputs[0].shape;
+  const MixedOperand a_of = mixed_operand(args.inputs[0]), b_of = mixed_operand(args.inputs[1]);
+  const MixedResult result = mixed_result(args);
+  const Span span = block_span(args, begin, end);
+  with_mixed_types(args, [&](auto* a, auto* b, auto* y) {
+    a = args.inputs[0].as<std::decay_t<decltype(*a)>>();
+    b = args.inputs[1].as<std::decay_t<decltype(*b)>>();
+    auto* out = args.outputs[0].mutable_as<std::decay_t<decltype(*y)>>();
+    for (size_t i = span.begin; i < span.end; ++i) {
+      const float x = a_of(a[offset_at(i, shape, strides.a)]);
+      const float z = b_of(b[offset_at(i, shape, strides.b)]);
+      result.store(combine<op>(x, z), out + i);
+    }
+  });
+}
+
 }  // namespace
 
 #define BINARY(op)                                                                       \
@@ -53,5 +74,14 @@ BINARY(sub)
 BINARY(mul)
 BINARY(div)
 #undef BINARY
+
+#define MIXED(op)                                                                            \
+  extern const Kernel op##_mixed_reference =                                                 \
+      plain_kernel(#op "_mixed_reference", Op::k_##op, Isa::reference, accepts_binary_mixed, \
+                   block_tasks, run_mixed<Op::k_##op>);
+MIXED(add)
+MIXED(sub)
+MIXED(mul)
+#undef MIXED
 
 }  // namespace pyedge

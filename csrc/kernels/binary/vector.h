@@ -2,6 +2,8 @@
 // includes this and lists PYEDGE_BINARY_KERNELS(isa).
 #pragma once
 
+#include <type_traits>
+
 #include "kernels/binary/binary.h"
 
 namespace pyedge {
@@ -54,24 +56,25 @@ inline const T* repeat_narrow(const T* second, T* pattern, BinaryPlan* plan) {
   return pattern;
 }
 
-template <typename T, typename F>
+// f(a, b, y) stores a result at y.
+template <typename A, typename B, typename Y, typename F>
 inline void run_binary(const OpArgs& args, size_t begin, size_t end, F f) {
   BinaryPlan plan = binary_plan(args);
-  T pattern[kPattern];
-  const T* first = args.inputs[0].as<T>();
-  const T* second = repeat_narrow(args.inputs[1].as<T>(), pattern, &plan);
-  T* out = args.outputs[0].mutable_as<T>();
+  B pattern[kPattern];
+  const A* first = args.inputs[0].as<A>();
+  const B* second = repeat_narrow(args.inputs[1].as<B>(), pattern, &plan);
+  Y* out = args.outputs[0].mutable_as<Y>();
   const bool a_stays = plan.stride_a[plan.rank - 1] == 0;
   const bool b_stays = plan.stride_b[plan.rank - 1] == 0;
   for_each_run(plan, block_span(args, begin, end), [=](size_t a, size_t b, size_t y, size_t n) {
     if (b_stays) {
-      const T value = second[b];
-      for (size_t i = 0; i < n; ++i) out[y + i] = f(first[a + i], value);
+      const B value = second[b];
+      for (size_t i = 0; i < n; ++i) f(first[a + i], value, out + y + i);
     } else if (a_stays) {
-      const T value = first[a];
-      for (size_t i = 0; i < n; ++i) out[y + i] = f(value, second[b + i]);
+      const A value = first[a];
+      for (size_t i = 0; i < n; ++i) f(value, second[b + i], out + y + i);
     } else {
-      for (size_t i = 0; i < n; ++i) out[y + i] = f(first[a + i], second[b + i]);
+      for (size_t i = 0; i < n; ++i) f(first[a + i], second[b + i], out + y + i);
     }
   });
 }
@@ -79,15 +82,28 @@ inline void run_binary(const OpArgs& args, size_t begin, size_t end, F f) {
 template <Op op>
 void run_binary_f32(const OpArgs& args, const void*, void*, size_t begin, size_t end) {
   const float lo = args.floats[0], hi = args.floats[1];
-  run_binary<float>(args, begin, end,
-                    [=](float a, float b) { return clamp(combine<op>(a, b), lo, hi); });
+  run_binary<float, float, float>(
+      args, begin, end, [=](float a, float b, float* y) { *y = clamp(combine<op>(a, b), lo, hi); });
 }
 
 template <Op op>
 void run_binary_i8(const OpArgs& args, const void*, void*, size_t begin, size_t end) {
   const BinaryI8 parameters = binary_i8(args);
-  run_binary<int8_t>(args, begin, end,
-                     [=](int8_t a, int8_t b) { return combine<op>(a, b, parameters); });
+  run_binary<int8_t, int8_t, int8_t>(
+      args, begin, end, [=](int8_t a, int8_t b, int8_t* y) { *y = combine<op>(a, b, parameters); });
+}
+
+template <Op op>
+void run_binary_mixed(const OpArgs& args, const void*, void*, size_t begin, size_t end) {
+  const MixedOperand a_of = mixed_operand(args.inputs[0]), b_of = mixed_operand(args.inputs[1]);
+  const MixedResult result = mixed_result(args);
+  with_mixed_types(args, [&](auto* a_type, auto* b_type, auto* y_type) {
+    using A = std::decay_t<decltype(*a_type)>;
+    using B = std::decay_t<decltype(*b_type)>;
+    using Y = std::decay_t<decltype(*y_type)>;
+    run_binary<A, B, Y>(args, begin, end,
+                        [=](A a, B b, Y* y) { result.store(combine<op>(a_of(a), b_of(b)), y); });
+  });
 }
 
 }  // namespace
@@ -98,12 +114,15 @@ void run_binary_i8(const OpArgs& args, const void*, void*, size_t begin, size_t 
       plain_kernel(#op "_" #dtype "_" #isa, Op::k_##op, Isa::isa, accepts_binary_##dtype, \
                    block_tasks, run_binary_##dtype<Op::k_##op>);
 
-#define PYEDGE_BINARY_KERNELS(isa)    \
-  PYEDGE_BINARY_KERNEL(add, f32, isa) \
-  PYEDGE_BINARY_KERNEL(add, i8, isa)  \
-  PYEDGE_BINARY_KERNEL(sub, f32, isa) \
-  PYEDGE_BINARY_KERNEL(sub, i8, isa)  \
-  PYEDGE_BINARY_KERNEL(mul, f32, isa) \
-  PYEDGE_BINARY_KERNEL(mul, i8, isa)  \
-  PYEDGE_BINARY_KERNEL(div, f32, isa) \
-  PYEDGE_BINARY_KERNEL(div, i8, isa)
+#define PYEDGE_BINARY_KERNELS(isa)      \
+  PYEDGE_BINARY_KERNEL(add, f32, isa)   \
+  PYEDGE_BINARY_KERNEL(add, i8, isa)    \
+  PYEDGE_BINARY_KERNEL(sub, f32, isa)   \
+  PYEDGE_BINARY_KERNEL(sub, i8, isa)    \
+  PYEDGE_BINARY_KERNEL(mul, f32, isa)   \
+  PYEDGE_BINARY_KERNEL(mul, i8, isa)    \
+  PYEDGE_BINARY_KERNEL(div, f32, isa)   \
+  PYEDGE_BINARY_KERNEL(div, i8, isa)    \
+  PYEDGE_BINARY_KERNEL(add, mixed, isa) \
+  PYEDGE_BINARY_KERNEL(sub, mixed, isa) \
+  PYEDGE_BINARY_KERNEL(mul, mixed, isa)

@@ -3,6 +3,7 @@
 
 namespace pyedge {
 
-extern const Kernel conv_i8_affine_avx512vnni = affine_kernel("conv_i8_affine_avx512vnni", Isa::avx512vnni);
+extern const Kernel conv_i8_affine_avx512vnni =
+    affine_kernel("conv_i8_affine_avx512vnni", Isa::avx512vnni);
 
 }  // namespace pyedge
