@@ -48,6 +48,31 @@ def infer_shape(
     floats: Sequence[float],
     inputs: Sequence[Sequence[int] | None],
 ) -> tuple[int, ...]: ...
+
+class OpCase:
+    def __init__(
+        self,
+        op: str,
+        ints: Sequence[int],
+        floats: Sequence[float],
+        inputs: Sequence[np.ndarray | None],
+        input_quant: Sequence[tuple[float, int]],
+        out_dtype: str,
+        out_quant: tuple[float, int],
+    ) -> None: ...
+    def addresses(self, kernel: str) -> dict[str, int]: ...
+    def output(self) -> np.ndarray: ...
+
+def select_op(
+    op: str,
+    ints: Sequence[int],
+    floats: Sequence[float],
+    inputs: Sequence[np.ndarray | None],
+    input_quant: Sequence[tuple[float, int]],
+    out_dtype: str,
+    out_quant: tuple[float, int],
+    features: Sequence[str],
+) -> str | None: ...
 def run_op(
     op: str,
     ints: Sequence[int],

@@ -18,7 +18,7 @@ INF = float("inf")
 REFERENCE = "conv_i8_reference"
 KERNELS = [row for row in _core.kernel_names("conv") if "_i8_" in row[0] and row[0] != REFERENCE]
 # Kernels for some layers only; the others take every layer.
-SPECIAL = ("depthwise", "affine")
+SPECIAL = ("depthwise", "affine", "strip")
 DENSE = [row[0] for row in KERNELS if not any(word in row[0] for word in SPECIAL)]
 
 

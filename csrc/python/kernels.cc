@@ -1,6 +1,7 @@
 // Single kernels for tests and benchmarks: arguments are trusted, as a graph's are after
 // validation.
 #include <cstring>
+#include <memory>
 #include <optional>
 
 #include "base/buffer.h"
@@ -34,6 +35,8 @@ struct Case {
   std::vector<AlignedBuffer> buffers;
   std::vector<TensorView> views;
   OpArgs args;
+
+  const TensorView& output() const { return *args.outputs; }
 };
 
 Op op_by_name(const std::string& name) {
@@ -101,25 +104,22 @@ void add_input(const py::object& value, const QuantPair& quant, Case* c) {
   c->views.push_back(view);
 }
 
-const Kernel* find_kernel(const OpArgs& args, const std::string& name) {
-  if (name.empty()) return select_kernel(args, isa_table().back().isa, cpu_features());
+const Kernel* find_kernel(const std::string& name) {
   size_t count = 0;
   const Kernel* const* all = kernels(&count);
   for (size_t i = 0; i < count; ++i) {
-    if (all[i]->name == name && runs_on(all[i]->isa, cpu_features()) && all[i]->accepts(args)) {
-      return all[i];
-    }
+    if (all[i]->name == name) return all[i];
   }
   return nullptr;
 }
 
-// None where no kernel (or not the named one) takes the arguments.
-py::object run_op(const std::string& op, const std::vector<int32_t>& ints,
-                  const std::vector<float>& floats, const std::vector<py::object>& inputs,
-                  const std::vector<QuantPair>& input_quant, const std::string& out_dtype,
-                  const QuantPair& out_quant, const std::string& kernel_name, int threads,
-                  int repeats) {
-  Case c;
+std::unique_ptr<Case> make_case(const std::string& op, const std::vector<int32_t>& ints,
+                                const std::vector<float>& floats,
+                                const std::vector<py::object>& inputs,
+                                const std::vector<QuantPair>& input_quant,
+                                const std::string& out_dtype, const QuantPair& out_quant) {
+  auto made = std::make_unique<Case>();
+  Case& c = *made;
   Node& node = c.graph.nodes.emplace_back();
   node.op = op_by_name(op);
   node.name = op;
@@ -135,9 +135,10 @@ py::object run_op(const std::string& op, const std::vector<int32_t>& ints,
   TensorView y;
   y.dtype = out_dtype == "i8" ? DType::kI8 : DType::kF32;
   y.shape = shapes.back(), y.quant = {out_quant.first, out_quant.second}, y.present = true;
-  const size_t out_bytes = y.shape.elements() * dtype_bytes(y.dtype);
-  AlignedBuffer out, prepared, scratch;
-  bool memory = out.allocate(out_bytes + kSlack);
+  AlignedBuffer& out = c.buffers.emplace_back();
+  if (!out.allocate(y.shape.elements() * dtype_bytes(y.dtype) + kSlack)) {
+    raise_if_error({StatusCode::kOutOfMemory, "no memory"});
+  }
   y.data = out.data();
   c.views.push_back(y);
   c.args = {node.op,
@@ -149,27 +150,76 @@ py::object run_op(const std::string& op, const std::vector<int32_t>& ints,
             static_cast<int>(inputs.size()),
             c.views.data() + inputs.size(),
             1};
-  const Kernel* kernel = find_kernel(c.args, kernel_name);
-  if (kernel == nullptr) return py::none();
+  return made;
+}
+
+// None where no kernel (or not the named one) takes the arguments.
+py::object run_op(const std::string& op, const std::vector<int32_t>& ints,
+                  const std::vector<float>& floats, const std::vector<py::object>& inputs,
+                  const std::vector<QuantPair>& input_quant, const std::string& out_dtype,
+                  const QuantPair& out_quant, const std::string& kernel_name, int threads,
+                  int repeats) {
+  const auto c = make_case(op, ints, floats, inputs, input_quant, out_dtype, out_quant);
+  const Kernel* kernel = kernel_name.empty()
+                             ? select_kernel(c->args, isa_table().back().isa, cpu_features())
+                             : find_kernel(kernel_name);
+  if (kernel == nullptr || !runs_on(kernel->isa, cpu_features()) || !kernel->accepts(c->args)) {
+    return py::none();
+  }
+  AlignedBuffer prepared, scratch;
+  bool memory = true;
   ThreadPool pool(threads);
-  Launch call{kernel, &c.args, nullptr, nullptr, 0};
+  Launch call{kernel, &c->args, nullptr, nullptr, 0};
   if (kernel->prepared_bytes != nullptr) {
-    memory = memory && prepared.allocate(kernel->prepared_bytes(c.args));
-    if (memory) kernel->prepare(c.args, prepared.data());
+    memory = memory && prepared.allocate(kernel->prepared_bytes(c->args));
+    if (memory) kernel->prepare(c->args, prepared.data());
     call.prepared = prepared.data();
   }
   if (kernel->scratch_bytes != nullptr) {
-    call.scratch_stride = align_up(kernel->scratch_bytes(c.args));
+    call.scratch_stride = align_up(kernel->scratch_bytes(c->args));
     memory = memory && scratch.allocate(call.scratch_stride * static_cast<size_t>(threads));
     call.scratch = scratch.data();
   }
   if (!memory) raise_if_error({StatusCode::kOutOfMemory, "no memory"});
   {
     const py::gil_scoped_release unlocked;
-    const size_t tasks = kernel->tasks(c.args);
+    const size_t tasks = kernel->tasks(c->args);
     for (int i = 0; i < repeats; ++i) launch(&pool, call, tasks);
   }
-  return to_array(y.data, y.dtype, y.shape);
+  return to_array(c->output().data, c->output().dtype, c->output().shape);
+}
+
+// The kernel that a CPU with these features gets; None where there is none.
+py::object select_op(const std::string& op, const std::vector<int32_t>& ints,
+                     const std::vector<float>& floats, const std::vector<py::object>& inputs,
+                     const std::vector<QuantPair>& input_quant, const std::string& out_dtype,
+                     const QuantPair& out_quant, const std::vector<std::string>& features) {
+  const auto c = make_case(op, ints, floats, inputs, input_quant, out_dtype, out_quant);
+  CpuFeatures cpu{cpu_features().architecture, 0};
+  for (uint32_t bit = 0; bit < 32; ++bit) {
+    const std::vector<std::string> name = feature_names({cpu.architecture, 1u << bit});
+    for (const std::string& feature : features) {
+      if (!name.empty() && feature == name[0]) cpu.bits |= 1u << bit;
+    }
+  }
+  const Kernel* kernel = select_kernel(c->args, isa_table().back().isa, cpu);
+  return kernel == nullptr ? py::object(py::none()) : py::str(kernel->name);
+}
+
+// Addresses of a kernel's functions and of what they take, for an emulator of other CPUs.
+py::dict op_addresses(const Case& c, const std::string& kernel_name) {
+  const Kernel* kernel = find_kernel(kernel_name);
+  if (kernel == nullptr) raise_if_error(invalid_argument("kernel: there is no " + kernel_name));
+  const auto address = [](auto* function) { return reinterpret_cast<uintptr_t>(function); };
+  py::dict result;
+  result["args"] = address(&c.args);
+  result["accepts"] = address(kernel->accepts);
+  result["prepared_bytes"] = address(kernel->prepared_bytes);
+  result["prepare"] = address(kernel->prepare);
+  result["scratch_bytes"] = address(kernel->scratch_bytes);
+  result["tasks"] = address(kernel->tasks);
+  result["run"] = address(kernel->run);
+  return result;
 }
 
 }  // namespace
@@ -179,6 +229,17 @@ void bind_kernels(py::module_& m) {
         "(name, isa, runs on this CPU) of every compiled kernel of an operation.");
   m.def("infer_shape", &infer_shape, py::arg("op"), py::arg("ints"), py::arg("floats"),
         py::arg("inputs"));
+  py::class_<Case>(m, "OpCase", "One operation with its tensors; arguments as those of run_op.")
+      .def(py::init(&make_case), py::arg("op"), py::arg("ints"), py::arg("floats"),
+           py::arg("inputs"), py::arg("input_quant"), py::arg("out_dtype"), py::arg("out_quant"))
+      .def("addresses", &op_addresses, py::arg("kernel"),
+           "Of the OpArgs and of each function of a kernel; 0 where it has none.")
+      .def("output", [](const Case& c) {
+        return to_array(c.output().data, c.output().dtype, c.output().shape);
+      });
+  m.def("select_op", &select_op, py::arg("op"), py::arg("ints"), py::arg("floats"),
+        py::arg("inputs"), py::arg("input_quant"), py::arg("out_dtype"), py::arg("out_quant"),
+        py::arg("features"), "The kernel that a CPU with these features gets, by name.");
   m.def("run_op", &run_op, py::arg("op"), py::arg("ints"), py::arg("floats"), py::arg("inputs"),
         py::arg("input_quant"), py::arg("out_dtype"), py::arg("out_quant"), py::arg("kernel") = "",
         py::arg("threads") = 1, py::arg("repeats") = 1);

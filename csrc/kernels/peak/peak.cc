@@ -8,7 +8,9 @@ namespace {
 
 const PeakProbe& probe_for(Isa isa) {
 #if PYEDGE_X86
+  if (isa >= Isa::amx) return peak_amx;
   if (isa >= Isa::avx512vnni) return peak_avx512vnni;
+  if (isa >= Isa::avxvnni) return peak_avxvnni;
   if (isa >= Isa::avx2) return peak_avx2;
 #else
   static_cast<void>(isa);

@@ -18,7 +18,9 @@ struct PeakProbe {
 extern const PeakProbe peak_reference;
 #if PYEDGE_X86
 extern const PeakProbe peak_avx2;
+extern const PeakProbe peak_avxvnni;
 extern const PeakProbe peak_avx512vnni;
+extern const PeakProbe peak_amx;
 #endif
 
 struct Peak {

@@ -29,6 +29,8 @@ struct Weights {
     merged = g.groups == 1 && g.dilation_w == 1;
     k = g.taps() * in_c;
     steps = divide_up(k, isa.layout.group);
+    const size_t tiles = i8_dense_tiles(steps, isa.tile_steps);
+    steps = divide_up(steps, tiles) * tiles;
     const size_t longest = merged ? in_c * static_cast<size_t>(g.kernel_w) : in_c;
     padding = align_up(longest + kSlack);
     panel_count = divide_up(static_cast<size_t>(g.group_out_c), i8_block(isa.layout));
@@ -42,9 +44,9 @@ struct Weights {
 
 // Tasks are pixel blocks x panels; neighbouring tasks share the pixel block and its packed rows.
 struct Tasks {
-  size_t pixels, pixel_blocks;
+  size_t pixels, pixel_blocks, unit;
 
-  Tasks(const Weights& w, const I8Dense& isa) : pixels(w.g.pixels()) {
+  Tasks(const Weights& w, const I8Dense& isa) : pixels(w.g.pixels()), unit(isa.task_pixels) {
     const size_t fitting = kRowsBytes / (w.steps * 4);
     const size_t most = fitting < isa.tile_pixels ? isa.tile_pixels
                         : fitting < kMaxPixels    ? fitting
@@ -56,8 +58,11 @@ struct Tasks {
     const size_t parallel = wanted < possible ? wanted : possible;
     if (pixel_blocks < parallel) pixel_blocks = parallel;
   }
-  size_t max_pixels() const { return divide_up(pixels, pixel_blocks); }
-  size_t first_pixel(size_t block) const { return block * pixels / pixel_blocks; }
+  size_t max_pixels() const { return divide_up(divide_up(pixels, unit), pixel_blocks) * unit; }
+  size_t first_pixel(size_t block) const {
+    const size_t first = block * divide_up(pixels, unit) / pixel_blocks * unit;
+    return first < pixels ? first : pixels;
+  }
 };
 
 // Packs the rows of a block of pixels.
@@ -79,6 +84,12 @@ class Packer {
         short_rows_(weights.merged && g_.kernel_w > 1 &&
                     w_.k <= kShortRun * static_cast<size_t>(g_.kernel_h) &&
                     row_length_ + kShortRun <= kStaging) {}
+
+  // The rows of these and the following pixels where they need no packing, else null.
+  const uint8_t* rows_in_image(size_t begin) const {
+    if (!isa_.reads_image || !contiguous_) return nullptr;
+    return reinterpret_cast<const uint8_t*>(x_) + begin * w_.k;
+  }
 
   void pack(size_t begin, size_t end, size_t group, uint8_t* rows) {
     packed_ = rows;
@@ -274,14 +285,18 @@ void i8_dense_run(const OpArgs& args, const I8Dense& isa, const void* prepared, 
     const size_t panel = task % w.panels(), pixel_block = task / w.panels();
     const size_t group = panel / w.panel_count, within = panel % w.panel_count * block;
     const size_t first = tasks.first_pixel(pixel_block), last = tasks.first_pixel(pixel_block + 1);
-    if (packed != task / w.panel_count) {
+    const uint8_t* in_image = packer.rows_in_image(first);
+    if (in_image == nullptr && packed != task / w.panel_count) {
       packer.pack(first, last, group, rows);
       packed = task / w.panel_count;
     }
     I8Panel p{};
-    p.rows = rows;
+    p.rows = in_image != nullptr ? in_image : rows;
+    p.row_bytes = in_image != nullptr ? w.k : w.steps * 4;
     p.pixels = last - first;
     p.steps = w.steps;
+    p.kernel_rows = 1;
+    p.pitch = p.width = p.pixels;
     const uint8_t* panel_bytes = bytes + w.first_panel() + panel * w.panel_bytes;
     p.channels = i8_channels(isa.layout, panel_bytes);
     p.w = reinterpret_cast<const int8_t*>(panel_bytes + i8_channels_bytes(isa.layout));

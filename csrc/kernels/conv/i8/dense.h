@@ -19,8 +19,12 @@ struct I8Run {
 
 struct I8Panel {
   const uint8_t* rows;  // [pixels][steps] of 4 bytes: `group` packed activations
+  size_t row_bytes;     // from a row to the next: 4 * steps, or of the image
   size_t pixels;
   size_t steps;
+  // Only of strip.h, which see: `steps` are those of a kernel row, the rows of the next kernel row
+  // lie kernel_row_bytes further, and of each `pitch` rows the first `width` are of pixels.
+  size_t kernel_rows, kernel_row_bytes, pitch, width;
   // [4 / kVectors][steps][kVectors][lanes][group], kVectors being the vectors of a tile.
   const int8_t* w;
   I8Channels channels;
@@ -32,11 +36,23 @@ struct I8Dense {
   I8Layout layout;
   size_t tile_vectors;
   size_t tile_pixels;
+  // Tasks begin at multiples of so many pixels: at most half of tile_pixels, and then a task has no
+  // fewer where the layer has as many.
+  size_t task_pixels;
+  size_t tile_steps;  // at most; the steps of a sum are filled up to tiles of equal length
+  // Whether rows may be those of the image where its pixels lie one behind the other: then what
+  // follows a pixel stands for the activations of the last steps, of which the weights are zero.
+  bool reads_image;
   // Packs the runs one behind the other and returns where the next would begin. May write up to
   // 64 bytes past that.
   uint8_t* (*pack)(const I8Run* runs, size_t count, int32_t zero_point, uint8_t* packed);
   void (*panel)(const I8Panel&, const I8Finish&);
 };
+
+// Into how many tiles the steps fall.
+static constexpr size_t i8_dense_tiles(size_t steps, size_t tile_steps) {
+  return (steps + tile_steps - 1) / tile_steps;
+}
 
 size_t i8_dense_prepared_bytes(const OpArgs& args, const I8Dense& isa);
 void i8_dense_prepare(const OpArgs& args, const I8Dense& isa, void* prepared);

@@ -12,7 +12,7 @@ namespace {
 template <class V, size_t kPixels>
 void dense_sums(const I8Panel& p, const uint8_t* rows, int32_t* sums) {
   constexpr size_t kBlock = kI8BlockVectors * V::kLanes;
-  const size_t row_bytes = p.steps * 4;
+  const size_t row_bytes = p.row_bytes;
   const int8_t* w = p.w;
   for (size_t first = 0; first < kI8BlockVectors; first += V::kTileVectors) {
     typename V::Int acc[kPixels][V::kTileVectors];
@@ -58,7 +58,7 @@ void dense_panel(const I8Panel& p, const I8Finish& f) {
     size_t pixel = 0, at = p.at;
     for (size_t tile = 0; tile < tiles; ++tile) {
       const size_t pixels = (tile + 1) * p.pixels / tiles - pixel;
-      kDenseSums<V>[pixels - 1](p, p.rows + pixel * p.steps * 4, sums);
+      kDenseSums<V>[pixels - 1](p, p.rows + pixel * p.row_bytes, sums);
       pixel += pixels;
       for (size_t i = 0; i < pixels; ++i, at += f.y_stride) {
         typename V::Int block[kI8BlockVectors];
@@ -72,8 +72,14 @@ void dense_panel(const I8Panel& p, const I8Finish& f) {
 }
 
 template <class V>
-constexpr I8Dense kDense = {
-    {V::kLanes, V::kGroup, V::kBiased}, V::kTileVectors, V::kTilePixels, V::pack, dense_panel<V>};
+constexpr I8Dense kDense = {{V::kLanes, V::kGroup, V::kPacking},
+                            V::kTileVectors,
+                            V::kTilePixels,
+                            1,
+                            1,
+                            false,
+                            V::pack,
+                            dense_panel<V>};
 
 template <class Wide, class Narrow>
 const I8Dense& dense_isa(const OpArgs& args) {

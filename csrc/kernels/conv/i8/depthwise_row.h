@@ -88,7 +88,7 @@ void depthwise_row(const I8DepthwiseRow& row, const I8Finish& f) {
 }
 
 template <class V>
-constexpr I8Depthwise kDepthwise = {{V::kLanes, V::kGroup, V::kBiased}, depthwise_row<V>};
+constexpr I8Depthwise kDepthwise = {{V::kLanes, V::kGroup, V::kPacking}, depthwise_row<V>};
 
 template <class Wide, class Narrow>
 const I8Depthwise& depthwise_isa(const OpArgs& args) {

@@ -58,11 +58,12 @@ void i8_prepare_channels(const OpArgs& args, const I8Layout& layout, size_t firs
     scale[position] = channel.scale;
     scale[block + position] = channel.bias;
     scale[2 * block + position] = channel.slope;
-    if (!layout.biased) continue;
+    if (layout.packing == I8Packing::centred) continue;
     const int8_t* w = weights_of(args, first + index, k);
     int32_t sum = 0;
     for (size_t i = 0; i < k; ++i) sum += w[i];
-    initial[position] = -(128 + args.inputs[kConvX].quant.zero_point) * sum;
+    const int32_t added = layout.packing == I8Packing::plus_128 ? 128 : 0;
+    initial[position] = -(added + args.inputs[kConvX].quant.zero_point) * sum;
   }
 }
 

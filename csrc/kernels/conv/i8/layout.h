@@ -15,10 +15,13 @@ namespace pyedge {
 
 constexpr size_t kI8BlockVectors = 4;
 
+// What stands for an activation q where it is multiplied.
+enum class I8Packing { centred /* q - zero_point */, plus_128 /* q + 128 */, plain /* q */ };
+
 struct I8Layout {
   size_t lanes;  // int32 in a vector
   size_t group;  // products that one step sums into a lane
-  bool biased;   // packed activations are q + 128, otherwise q - zero_point
+  I8Packing packing;
 };
 
 // What every channel of a block needs, in the order of the lanes: arrays of `block` values each,

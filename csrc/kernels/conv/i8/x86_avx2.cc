@@ -16,7 +16,7 @@ namespace {
 
 struct Avx2 : Ymm {
   static constexpr size_t kGroup = 2;
-  static constexpr bool kBiased = false;
+  static constexpr I8Packing kPacking = I8Packing::centred;
   static constexpr size_t kTileVectors = 2, kTilePixels = 6;  // 12 accumulators of 16 registers
   static constexpr size_t kDepthwisePixels = 2;
 
