@@ -128,12 +128,21 @@ class _Quantizer:
         if self.graph.tensors[name].dtype == "i8":
             return name
         if name not in self.as_i8:
-            value = self.graph.add_value(f"{name}.i8")
             params = self._params(name)
+            # A transposition moves bytes rather than floats: the elements are the same. One of
+            # floats that nobody reads any more is dead.
+            moved = self.source.producer(name)
+            source = moved.inputs[0] if moved and moved.op == "transpose" else None
+            if moved and source:
+                node = Node("transpose", "", [self._i8(source)], [], dict(moved.attrs))
+            else:
+                node = Node("quantize", "", [name], [])
+            value = self.graph.add_value(f"{name}.i8")
             self.graph.tensors[value] = Tensor(
                 value, "i8", scale=params.scale, zero_point=params.zero_point
             )
-            self.graph.nodes.append(Node("quantize", value, [name], [value]))
+            node.name, node.outputs = value, [value]
+            self.graph.nodes.append(node)
             self.as_i8[name] = value
         return self.as_i8[name]
 

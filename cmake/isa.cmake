@@ -17,6 +17,13 @@ set(PYEDGE_FLAGS_arm_neon -march=armv8-a)
 set(PYEDGE_FLAGS_arm_dotprod -march=armv8.2-a+dotprod)
 set(PYEDGE_FLAGS_arm_i8mm -march=armv8.2-a+dotprod+i8mm)
 
+# Tiles fill the register file; GCC's scheduling before register allocation makes it spill them.
+if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+  foreach(suffix IN ITEMS arm_neon arm_dotprod arm_i8mm)
+    list(APPEND PYEDGE_FLAGS_${suffix} -fno-schedule-insns)
+  endforeach()
+endif()
+
 function(pyedge_set_isa_flags source)
   get_filename_component(stem ${source} NAME_WE)
   if(DEFINED PYEDGE_FLAGS_${stem})

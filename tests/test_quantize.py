@@ -181,6 +181,18 @@ class TestPlacement:
         assert last.op == "conv"
         assert int8.tensors[last.outputs[0]].dtype == "f32"
 
+    def test_the_input_is_quantized_before_it_is_transposed(self) -> None:
+        graph = residual_network()
+        int8, _ = quantized(graph)
+        first, second = int8.nodes[:2]
+        assert (first.op, second.op) == ("quantize", "transpose")
+        before, after = int8.tensors[first.outputs[0]], int8.tensors[second.outputs[0]]
+        assert (after.dtype, after.scale, after.zero_point) == (
+            "i8",
+            before.scale,
+            before.zero_point,
+        )
+
     def test_sums_and_products_that_no_layer_absorbs_stay_in_float32(self) -> None:
         int8, _ = quantized(residual_network())
         assert_valid(int8)

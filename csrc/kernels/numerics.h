@@ -11,10 +11,15 @@
 
 namespace pyedge {
 
-// NaN becomes lo. Written so that maxps/minps (x first) and NEON's maxnm/minnm give the same.
+// NaN becomes lo. Written for maxps and minps with x first, and for fmaxnm and fminnm, which
+// compilers do not find in comparisons; they differ in the sign of zero only.
 static inline float clamp(float x, float lo, float hi) {
+#if defined(__aarch64__)
+  return __builtin_fminf(__builtin_fmaxf(x, lo), hi);
+#else
   x = x > lo ? x : lo;
   return x < hi ? x : hi;
+#endif
 }
 
 // Bounds of a value in output steps, before the zero point is added: the activation's bounds

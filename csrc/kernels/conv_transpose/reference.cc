@@ -1,38 +1,10 @@
-// Scalar transposed convolution: y[o] gathers x[i] * w[tap] for every tap with
-// i * stride + tap * dilation - pad = o, in memory order of the weight. The arithmetic around it
-// is that of conv.h.
+// Scalar transposed convolution.
 #include <cmath>
 
-#include "kernels/common.h"
-#include "kernels/conv/conv.h"
-#include "kernels/kernel.h"
+#include "kernels/conv_transpose/conv_transpose.h"
 
 namespace pyedge {
 namespace {
-
-enum Attribute { kStrideH, kStrideW, kDilationH, kDilationW, kPadTop, kPadLeft, kGroups = 10 };
-
-bool accepts_f32(const OpArgs& args) {
-  return args.inputs[kConvX].dtype == DType::kF32 &&
-         args.inputs[kConvWeight].dtype == DType::kF32 && args.outputs[0].dtype == DType::kF32;
-}
-
-bool accepts_i8(const OpArgs& args) {
-  return args.inputs[kConvX].dtype == DType::kI8 && args.inputs[kConvWeight].dtype == DType::kI8;
-}
-
-// Output rows.
-size_t tasks(const OpArgs& args) {
-  const Shape& y = args.outputs[0].shape;
-  return static_cast<size_t>(y[0]) * static_cast<size_t>(y[1]);
-}
-
-// The place in the image that a tap takes to an output coordinate, or -1.
-int32_t source(int32_t out, int32_t pad, int32_t tap, int32_t dilation, int32_t stride,
-               int32_t size) {
-  const int32_t at = out + pad - tap * dilation;
-  return at >= 0 && at % stride == 0 && at / stride < size ? at / stride : -1;
-}
 
 // Calls accumulate(x, w) with the first channel of the pixel and of the weight for each tap that
 // reaches the output, in memory order of the weight.
@@ -51,11 +23,12 @@ void for_each_tap(const OpArgs& args, size_t row, int32_t out_x, int32_t channel
                                                          static_cast<size_t>(kernel_h * kernel_w) *
                                                          static_cast<size_t>(group_in_c);
   for (int32_t ky = 0; ky < kernel_h; ++ky) {
-    const int32_t in_y = source(out_y, ints[kPadTop], ky, ints[kDilationH], ints[kStrideH], in_h);
+    const int32_t in_y =
+        conv_transpose_source(out_y, ints[kPadTop], ky, ints[kDilationH], ints[kStrideH], in_h);
     if (in_y < 0) continue;
     for (int32_t kx = 0; kx < kernel_w; ++kx) {
       const int32_t in_x =
-          source(out_x, ints[kPadLeft], kx, ints[kDilationW], ints[kStrideW], in_w);
+          conv_transpose_source(out_x, ints[kPadLeft], kx, ints[kDilationW], ints[kStrideW], in_w);
       if (in_x < 0) continue;
       const size_t in_row = image * static_cast<size_t>(in_h) + static_cast<size_t>(in_y);
       const size_t in_pixel = in_row * static_cast<size_t>(in_w) + static_cast<size_t>(in_x);
@@ -108,9 +81,10 @@ void run_i8(const OpArgs& args, const void*, void*, size_t begin, size_t end) {
 }  // namespace
 
 extern const Kernel conv_transpose_f32_reference =
-    plain_kernel("conv_transpose_f32_reference", Op::k_conv_transpose, Isa::reference, accepts_f32,
-                 tasks, run_f32);
-extern const Kernel conv_transpose_i8_reference = plain_kernel(
-    "conv_transpose_i8_reference", Op::k_conv_transpose, Isa::reference, accepts_i8, tasks, run_i8);
+    plain_kernel("conv_transpose_f32_reference", Op::k_conv_transpose, Isa::reference,
+                 accepts_conv_transpose_f32, conv_transpose_tasks, run_f32);
+extern const Kernel conv_transpose_i8_reference =
+    plain_kernel("conv_transpose_i8_reference", Op::k_conv_transpose, Isa::reference,
+                 accepts_conv_transpose_i8, conv_transpose_tasks, run_i8);
 
 }  // namespace pyedge

@@ -6,12 +6,16 @@
 namespace pyedge {
 namespace {
 
-const PeakProbe& probe_for(Isa isa) {
+PeakProbe probe_for(Isa isa) {
 #if PYEDGE_X86
   if (isa >= Isa::amx) return peak_amx;
   if (isa >= Isa::avx512vnni) return peak_avx512vnni;
   if (isa >= Isa::avxvnni) return peak_avxvnni;
   if (isa >= Isa::avx2) return peak_avx2;
+#elif PYEDGE_ARM
+  if (isa >= Isa::i8mm) return {peak_neon.f32, peak_i8_i8mm};
+  if (isa >= Isa::dotprod) return {peak_neon.f32, peak_i8_dotprod};
+  if (isa >= Isa::neon) return peak_neon;
 #else
   static_cast<void>(isa);
 #endif
@@ -42,7 +46,7 @@ double best_giga_per_second(double (*probe)(size_t)) {
 }  // namespace
 
 Peak measure_peak(Isa isa) {
-  const PeakProbe& probe = probe_for(isa);
+  const PeakProbe probe = probe_for(isa);
   return {best_giga_per_second(probe.f32), best_giga_per_second(probe.i8)};
 }
 

@@ -22,6 +22,11 @@ extern const PeakProbe peak_avxvnni;
 extern const PeakProbe peak_avx512vnni;
 extern const PeakProbe peak_amx;
 #endif
+#if PYEDGE_ARM
+extern const PeakProbe peak_neon;
+double peak_i8_dotprod(size_t rounds);
+double peak_i8_i8mm(size_t rounds);
+#endif
 
 struct Peak {
   double f32_gflops = 0.0;

@@ -11,6 +11,7 @@ namespace {
 struct F32Avx2 {
   using Vector = __m256;
   static constexpr int32_t kLanes = 8;
+  static constexpr bool kMultipliesByLane = false;  // fma_lane
 
   static Vector load(const float* p) { return _mm256_loadu_ps(p); }
   // A load that GCC does not repeat for each use, as an operand of the instruction.

@@ -12,6 +12,7 @@ namespace {
 struct F32Avx512 {
   using Vector = __m512;
   static constexpr int32_t kLanes = 16;
+  static constexpr bool kMultipliesByLane = false;  // fma_lane
 
   static Vector load(const float* p) { return _mm512_loadu_ps(p); }
   // A load that GCC does not repeat for each use, as an operand of the instruction.

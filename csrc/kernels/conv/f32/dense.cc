@@ -73,7 +73,7 @@ struct Tasks {
     const size_t image_bytes = static_cast<size_t>(w.g.batch) * static_cast<size_t>(w.g.in_h) *
                                static_cast<size_t>(w.g.in_w) * static_cast<size_t>(w.g.in_c) *
                                sizeof(float);
-    panels_first = image_bytes >= weight_bytes;
+    panels_first = weight_bytes <= kSmallWeight || image_bytes >= weight_bytes;
   }
   size_t count() const { return pixel_blocks * panels; }
   size_t max_block() const { return divide_up(pixels, pixel_blocks); }

@@ -8,15 +8,38 @@
 namespace pyedge {
 namespace {
 
+// As many steps as a vector has lanes: one load brings a pixel's factors of all of them.
+template <class V, int kPixels, int kVectors>
+inline void multiply_lanes(const float* const (&x)[kPixels], size_t k, const float* w,
+                           typename V::Vector (&acc)[kVectors][kPixels]) {
+  using Vector = typename V::Vector;
+  Vector x_k[kPixels];
+#pragma GCC unroll 32
+  for (int i = 0; i < kPixels; ++i) x_k[i] = V::load(x[i] + k);
+#pragma GCC unroll 32
+  for (int lane = 0; lane < V::kLanes; ++lane, w += 2 * V::kLanes) {
+    Vector w_k[kVectors];
+#pragma GCC unroll 32
+    for (int n = 0; n < kVectors; ++n) w_k[n] = V::load(w + n * V::kLanes);
+#pragma GCC unroll 32
+    for (int i = 0; i < kPixels; ++i) {
+#pragma GCC unroll 32
+      for (int n = 0; n < kVectors; ++n) {
+        acc[n][i] = V::fma_lane(x_k[i], lane, w_k[n], acc[n][i]);
+      }
+    }
+  }
+}
+
 template <class V, int kPixels, int kVectors>
 void dense_tile(const F32Tile& tile) {
   using Vector = typename V::Vector;
   constexpr int kLanes = V::kLanes;
-  Vector acc[kPixels][kVectors];
+  Vector acc[kVectors][kPixels];
 #pragma GCC unroll 32
-  for (int i = 0; i < kPixels; ++i) {
+  for (int n = 0; n < kVectors; ++n) {
 #pragma GCC unroll 32
-    for (int n = 0; n < kVectors; ++n) acc[i][n] = V::load(tile.bias + n * kLanes);
+    for (int i = 0; i < kPixels; ++i) acc[n][i] = V::load(tile.bias + n * kLanes);
   }
   const float* w = tile.w;
   const float* const* runs = tile.runs;
@@ -25,7 +48,13 @@ void dense_tile(const F32Tile& tile) {
     const float* x[kPixels];
 #pragma GCC unroll 32
     for (int i = 0; i < kPixels; ++i) x[i] = runs[i] + tile.x_offset;
-    for (size_t k = 0; k < length; ++k, w += 2 * kLanes) {
+    size_t k = 0;
+    if constexpr (V::kMultipliesByLane) {
+      for (; k + kLanes <= length; k += kLanes, w += 2 * kLanes * kLanes) {
+        multiply_lanes<V, kPixels, kVectors>(x, k, w, acc);
+      }
+    }
+    for (; k < length; ++k, w += 2 * kLanes) {
       Vector w_k[kVectors];
 #pragma GCC unroll 32
       for (int n = 0; n < kVectors; ++n) w_k[n] = V::load(w + n * kLanes);
@@ -33,20 +62,16 @@ void dense_tile(const F32Tile& tile) {
       for (int i = 0; i < kPixels; ++i) {
         const Vector x_k = V::broadcast(x[i] + k);
 #pragma GCC unroll 32
-        for (int n = 0; n < kVectors; ++n) acc[i][n] = V::fma(x_k, w_k[n], acc[i][n]);
+        for (int n = 0; n < kVectors; ++n) acc[n][i] = V::fma(x_k, w_k[n], acc[n][i]);
       }
     }
   }
-  const Vector lo = V::fill(tile.lo), hi = V::fill(tile.hi);
 #pragma GCC unroll 32
-  for (int i = 0; i < kPixels; ++i) {
-#pragma GCC unroll 32
-    for (int n = 0; n < kVectors; ++n) {
-      const size_t at = static_cast<size_t>(i) * tile.y_stride + static_cast<size_t>(n * kLanes);
-      finish<V>(acc[i][n], tile.residual ? tile.residual + at : nullptr,
-                tile.slope ? tile.slope + n * kLanes : nullptr, lo, hi, tile.y + at,
-                n + 1 < kVectors ? static_cast<size_t>(kLanes) : tile.last_lanes);
-    }
+  for (int n = 0; n < kVectors; ++n) {
+    const int at = n * kLanes;
+    finish<V>(acc[n], tile.residual ? tile.residual + at : nullptr,
+              tile.slope ? tile.slope + at : nullptr, tile.lo, tile.hi, tile.y + at, tile.y_stride,
+              n + 1 < kVectors ? static_cast<size_t>(kLanes) : tile.last_lanes);
   }
 }
 

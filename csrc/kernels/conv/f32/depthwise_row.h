@@ -11,13 +11,6 @@
 namespace pyedge {
 namespace {
 
-template <class V>
-void depthwise_store(typename V::Vector acc, const F32DepthwiseRow& row, size_t pixel, size_t c) {
-  const size_t at = pixel * row.y_pixel + c;
-  finish<V>(acc, row.residual ? row.residual + at : nullptr, row.slope ? row.slope + c : nullptr,
-            V::fill(row.lo), V::fill(row.hi), row.y + at, row.channels - c);
-}
-
 // kPixels neighbours at once: a column of the image is loaded once for all that use it. Needs
 // taps side by side (x_tap_x is the distance of two pixels of the image).
 template <class V, int kKernelW, int kStride, int kPixels>
@@ -47,10 +40,9 @@ void depthwise_tile(const F32DepthwiseRow& row, size_t pixel) {
         }
       }
     }
-#pragma GCC unroll 32
-    for (int i = 0; i < kPixels; ++i) {
-      depthwise_store<V>(acc[i], row, pixel + static_cast<size_t>(i), c);
-    }
+    const size_t at = pixel * row.y_pixel + c;
+    finish<V>(acc, row.residual ? row.residual + at : nullptr, row.slope ? row.slope + c : nullptr,
+              row.lo, row.hi, row.y + at, row.y_pixel, row.channels - c);
   }
 }
 
@@ -74,7 +66,12 @@ void depthwise_vectors(const F32DepthwiseRow& row, size_t pixel, size_t c) {
   }
 #pragma GCC unroll 32
   for (int n = 0; n < kVectors; ++n) {
-    depthwise_store<V>(acc[n], row, pixel, c + static_cast<size_t>(n * V::kLanes));
+    const size_t channel = c + static_cast<size_t>(n * V::kLanes);
+    const size_t at = pixel * row.y_pixel + channel;
+    Vector vector[1] = {acc[n]};
+    finish<V>(vector, row.residual ? row.residual + at : nullptr,
+              row.slope ? row.slope + channel : nullptr, row.lo, row.hi, row.y + at, 0,
+              row.channels - channel);
   }
 }
 

@@ -1,4 +1,4 @@
-// What follows the accumulator, over a vector type. Internal linkage.
+// What follows the accumulators, over a vector type. Internal linkage.
 #pragma once
 
 #include <cstddef>
@@ -7,17 +7,34 @@
 namespace pyedge {
 namespace {
 
-// y = clamp(prelu(acc + residual)) for the first `lanes` lanes; residual and slope may be null.
-template <class V>
-void finish(typename V::Vector acc, const float* residual, const float* slope,
-            typename V::Vector lo, typename V::Vector hi, float* y, size_t lanes) {
-  if (residual) acc = V::add(acc, V::load(residual));
-  if (slope) acc = V::prelu(acc, V::load(slope));
-  acc = V::clamp(acc, lo, hi);
+// y = clamp(prelu(acc + residual)) for a vector of each pixel, of which the first `lanes` lanes
+// are channels; the pixels of y and the residual lie `stride` floats apart. Residual and slope may
+// be null.
+template <class V, int kPixels>
+inline void finish(typename V::Vector (&acc)[kPixels], const float* residual, const float* slope,
+                   float lowest, float highest, float* y, size_t stride, size_t lanes) {
+  using Vector = typename V::Vector;
+  if (residual) {
+#pragma GCC unroll 32
+    for (int i = 0; i < kPixels; ++i) {
+      acc[i] = V::add(acc[i], V::load(residual + static_cast<size_t>(i) * stride));
+    }
+  }
+  if (slope) {
+    const Vector factor = V::load(slope);
+#pragma GCC unroll 32
+    for (int i = 0; i < kPixels; ++i) acc[i] = V::prelu(acc[i], factor);
+  }
+  const Vector lo = V::fill(lowest), hi = V::fill(highest);
+#pragma GCC unroll 32
+  for (int i = 0; i < kPixels; ++i) acc[i] = V::clamp(acc[i], lo, hi);
   if (lanes >= static_cast<size_t>(V::kLanes)) {
-    V::store(y, acc);
+#pragma GCC unroll 32
+    for (int i = 0; i < kPixels; ++i) V::store(y + static_cast<size_t>(i) * stride, acc[i]);
   } else {
-    V::store_first(y, acc, static_cast<int32_t>(lanes));
+    for (int i = 0; i < kPixels; ++i) {
+      V::store_first(y + static_cast<size_t>(i) * stride, acc[i], static_cast<int32_t>(lanes));
+    }
   }
 }
 

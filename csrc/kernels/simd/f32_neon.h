@@ -1,0 +1,61 @@
+// Four floats in a NEON register. Internal linkage: included only by files compiled for NEON.
+#pragma once
+
+#include <arm_neon.h>
+
+#include <cstdint>
+
+namespace pyedge {
+namespace {
+
+struct F32Neon {
+  using Vector = float32x4_t;
+  static constexpr int32_t kLanes = 4;
+  static constexpr bool kMultipliesByLane = true;
+
+  static Vector load(const float* p) { return vld1q_f32(p); }
+  // A load that GCC does not repeat for each use.
+  static Vector load_once(const float* p) {
+    Vector a = load(p);
+    asm("" : "+w"(a));
+    return a;
+  }
+  static Vector broadcast(const float* p) { return vld1q_dup_f32(p); }
+  static Vector fill(float x) { return vdupq_n_f32(x); }
+  static void store(float* p, Vector a) { vst1q_f32(p, a); }
+  // The first `lanes` lanes, at most three.
+  static void store_first(float* p, Vector a, int32_t lanes) {
+    if (lanes & 2) {
+      vst1_f32(p, vget_low_f32(a));
+      p += 2;
+      a = vextq_f32(a, a, 2);
+    }
+    if (lanes & 1) vst1q_lane_f32(p, a, 0);
+  }
+  static Vector add(Vector a, Vector b) { return vaddq_f32(a, b); }
+  static Vector fma(Vector a, Vector b, Vector c) { return vfmaq_f32(c, a, b); }
+  // fma with one lane of a, a constant once loops are unrolled.
+  static Vector fma_lane(Vector a, int lane, Vector b, Vector c) {
+    switch (lane) {
+      case 0:
+        return vfmaq_laneq_f32(c, b, a, 0);
+      case 1:
+        return vfmaq_laneq_f32(c, b, a, 1);
+      case 2:
+        return vfmaq_laneq_f32(c, b, a, 2);
+      default:
+        return vfmaq_laneq_f32(c, b, a, 3);
+    }
+  }
+  // a < 0 ? a * slope : a
+  static Vector prelu(Vector a, Vector slope) {
+    return vbslq_f32(vcltzq_f32(a), vmulq_f32(a, slope), a);
+  }
+  // pyedge::clamp: NaN becomes lo.
+  static Vector clamp(Vector a, Vector lo, Vector hi) {
+    return vminnmq_f32(vmaxnmq_f32(a, lo), hi);
+  }
+};
+
+}  // namespace
+}  // namespace pyedge
