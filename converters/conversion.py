@@ -36,6 +36,7 @@ from pyedge.converters.arguments import (
     default_threads,
 )
 from pyedge.converters.calibration_data import calibration_batches
+from pyedge.converters.half_weights import halve_weights
 from pyedge.converters.ir import Graph
 from pyedge.converters.onnx_import import import_onnx
 from pyedge.converters.passes import optimize
@@ -68,6 +69,7 @@ def convert(
     fp32_layers: Sequence[str] = (),
     target_cosine: float | None = None,
     sensitivity: bool = False,
+    fp16_weights: bool = False,
     save_table: str | os.PathLike[str] | None = None,
     input_shape: Any = None,
     allow_external_data: bool = False,
@@ -92,6 +94,8 @@ def convert(
         target_cosine: leave the most sensitive layers in float32 until the mean cosine of the
             output on calibration images is this. Needs images.
         sensitivity: also measure how much each layer alone turns the output. Needs images.
+        fp16_weights: store the weights of layers in float32 in half precision. The file gets
+            smaller, the layers still compute in float32.
         save_table: also write the calibration table there; as ncnn's where it ends in `.table`,
             which needs equalize=False.
         input_shape, allow_external_data: see `import_onnx`. Without the first, an open height
@@ -135,13 +139,13 @@ def convert(
         source, graph = _import(onnx_path, allow_external_data, input_shape, metadata.input_size)
         graph.metadata = _completed(metadata, graph, source)
     report = ConversionReport(str(out_path), precision, 0, "", source.size, source.sha256)
-    made = graph
+    made = halve_weights(graph) if fp16_weights else graph
     if precision == "int8":
         assert calibration is not None
         job = _Int8Job(
             graph, source.sha256, calibration, options, threads or default_threads(), progress
         )
-        made = job.run(report, clock, fp32_layers, target_cosine, sensitivity)
+        made = job.run(report, clock, fp32_layers, target_cosine, sensitivity, fp16_weights)
         if save_table is not None:
             job.save_table(save_table)
     with clock.stage("write"):
@@ -306,6 +310,7 @@ class _Int8Job:
         fp32_layers: Sequence[str],
         target_cosine: float | None,
         sensitivity: bool,
+        fp16_weights: bool,
     ) -> Graph:
         if (target_cosine is not None or sensitivity) and not len(self.batches):
             raise InvalidArgumentError(
@@ -333,6 +338,8 @@ class _Int8Job:
                 )
         with clock.stage("quantize"):
             quantized = quantize(self.graph, self.table, spared)
+            if fp16_weights:
+                quantized = halve_weights(quantized)
         report.method = self.table.options.get("method")
         report.images, report.options = self.table.images, self.table.options
         report.fp32_layers = spared

@@ -18,10 +18,14 @@ import numpy as np
 
 from pyedge.metadata import Metadata
 
-DType = Literal["f32", "i8"]
+DType = Literal["f32", "f16", "i8"]
 Attribute = int | float | list[int]
 
-NUMPY_DTYPES: dict[DType, np.dtype] = {"f32": np.dtype("<f4"), "i8": np.dtype("i1")}
+NUMPY_DTYPES: dict[DType, np.dtype] = {
+    "f32": np.dtype("<f4"),
+    "f16": np.dtype("<f2"),  # weights of conv and fully_connected, from `halve_weights`
+    "i8": np.dtype("i1"),
+}
 
 
 @dataclass

@@ -16,7 +16,7 @@ from pyedge.metadata import Metadata
 MAGIC = b"\x89PYE\r\n\x1a\n"
 VERSION = 1
 HEADER_BYTES, DIGEST_AT, MAX_RANK = 128, 96, 6
-_DTYPES = {"f32": 0, "i8": 1}
+_DTYPES = {"f32": 0, "i8": 1, "f16": 2}
 _COLORS = {"none": 0, "rgb": 1, "bgr": 2}
 _ABSENT = -1
 _OPS = _core.op_table()

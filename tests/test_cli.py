@@ -141,6 +141,23 @@ def test_convert_int8(onnx_model: Path, faces: Path, tmp_path: Path) -> None:
     assert cli_json("run", out, *faces.iterdir())["embeddings"]
 
 
+def test_convert_with_half_precision_weights(onnx_model: Path, faces: Path, tmp_path: Path) -> None:
+    """Of all layers, or of those that INT8 leaves in FP32."""
+    onnx_model.with_suffix(".toml").write_text(TOML)
+    out = tmp_path / "out.pye"
+    whole, half = (
+        cli_json("convert", onnx_model, "-o", out, *option) for option in ((), ("--fp16-weights",))
+    )
+    assert half["file_bytes"] < 0.7 * whole["file_bytes"]
+    int8 = ("--calibration", faces, "--fp32-layer", "stem")
+    whole, half = (
+        cli_json("convert", onnx_model, "-o", out, *int8, *option)
+        for option in ((), ("--fp16-weights",))
+    )
+    assert half["file_bytes"] < whole["file_bytes"]
+    assert cli_json("inspect", out)["layers"]
+
+
 def test_convert_leaves_nothing_where_it_fails(
     onnx_model: Path, faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -86,6 +86,30 @@ class TestFloat:
         assert report.file_bytes == (tmp_path / "out.pye").stat().st_size
         assert report.cosine is None
 
+    def test_half_precision_weights(self, model: Path, tmp_path: Path) -> None:
+        """As if the weights of the ONNX model had been rounded; one beyond the range stays."""
+        made = onnx.load(model)
+        for tensor in made.graph.initializer:
+            weight = onnx.numpy_helper.to_array(tensor).copy()
+            if tensor.name == "w3":
+                weight[0, 0] = 7e4
+            tensor.CopyFrom(onnx.numpy_helper.from_array(weight, tensor.name))
+        onnx.save(made, model)
+        whole = convert(model, tmp_path / "whole.pye", preprocessing=RGB)
+        half = convert(model, tmp_path / "half.pye", preprocessing=RGB, fp16_weights=True)
+        saved = whole.file_bytes - half.file_bytes
+        assert 0 <= saved - 2 * 8 * 9 * (3 + 8) < 64  # w1 and w2, up to alignment
+        for tensor in made.graph.initializer:
+            weight = onnx.numpy_helper.to_array(tensor)
+            if tensor.name != "w3":
+                weight = weight.astype(np.float16).astype(np.float32)
+            tensor.CopyFrom(onnx.numpy_helper.from_array(weight, tensor.name))
+        x = batches(1)[0]
+        got = Session(tmp_path / "half.pye").run(x)
+        parity.assert_close(got, parity.reference(made, x))
+        (exact,) = Session(tmp_path / "whole.pye").run(x)
+        assert 0 < np.abs(got[0] - exact).max() < 1e-3 * np.abs(exact).max()
+
     def test_metadata(self, model: Path, tmp_path: Path) -> None:
         convert(model, tmp_path / "out.pye", preprocessing=RGB)
         metadata = Session(tmp_path / "out.pye").metadata

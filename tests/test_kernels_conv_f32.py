@@ -1,7 +1,8 @@
 """f32 convolution and fully connected layers.
 
 The reference is held against ONNX Runtime, every other kernel against the reference: the same
-bits, with any number of threads. Kernels this CPU cannot run are skipped by name.
+bits, with any number of threads. Winograd kernels, which sum differently, are in
+test_kernels_winograd_f32.py. Kernels this CPU cannot run are skipped by name.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from pyedge import _core
 
 INF = float("inf")
 NO_QUANT = (0.0, 0)
-KERNELS = [row for row in _core.kernel_names("conv") if "_f32_" in row[0]]
+ALL_KERNELS = [row for row in _core.kernel_names("conv") if "_f32_" in row[0]]
+KERNELS = [row for row in ALL_KERNELS if "winograd" not in row[0]]
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,7 @@ def reference(layer: Layer, extreme: bool = False) -> np.ndarray:
 
 
 def require(name: str) -> None:
-    isa, runs = next((row[1], row[2]) for row in KERNELS if row[0] == name)
+    isa, runs = next((row[1], row[2]) for row in ALL_KERNELS if row[0] == name)
     if not runs:
         pytest.skip(f"NOT TESTED: {name}, because this CPU has no {isa}")
 
@@ -218,3 +220,48 @@ def test_only_depthwise_layers_go_to_depthwise_kernels(layer):
     if len(accepted) == 1:
         pytest.skip("NOT TESTED: this CPU runs nothing but the reference")
     assert any("depthwise" in name for name in accepted) == layer.depthwise
+
+
+def with_weight(args: tuple, weight: np.ndarray) -> tuple:
+    inputs = [*args[3]]
+    inputs[1] = weight
+    return (*args[:3], inputs, *args[4:])
+
+
+STORED = [Layer(17, 33, batch=2, slope=True), Layer(13, 13, groups=13), Layer(40, 24, **square(1))]
+
+
+@pytest.mark.parametrize("name", [row[0] for row in ALL_KERNELS])
+@pytest.mark.parametrize("layer", STORED, ids=str)
+def test_weights_in_half_precision_are_expanded_exactly(name, layer):
+    require(name)
+    args = arguments(layer)
+    half = args[3][1].astype(np.float16)
+    half.flat[::5] = np.float16(6e-8)  # denormal as f16, not as f32
+    got = _core.run_op(*with_weight(args, half), kernel=name)
+    want = _core.run_op(*with_weight(args, half.astype(np.float32)), kernel=name)
+    assert (got is None) == (want is None)
+    assert got is None or got.tobytes() == want.tobytes()
+
+
+def test_every_half_is_expanded_exactly():
+    halves = np.arange(2**16, dtype=np.uint16).view(np.float16)
+    halves = halves[np.isfinite(halves)].reshape(-1, 1)
+    args = "fully_connected", [], [-INF, INF], [np.ones((1, 1), np.float32), halves], [], "f32"
+    np.testing.assert_array_equal(_core.run_op(*args, NO_QUANT)[0], halves[:, 0].astype(np.float32))
+
+
+@pytest.mark.parametrize("name", [row[0] for row in ALL_KERNELS])
+@pytest.mark.parametrize("layer", STORED, ids=str)
+def test_denormal_weights_count_as_zero(name, layer):
+    """On large activations, so that a tenth of the weights, the denormal ones, can be seen."""
+    require(name)
+    args = arguments(layer)
+    args = (*args[:3], [np.float32(1e37) * args[3][0], *args[3][1:]], *args[4:])
+    denormal = args[3][1] * np.float32(1e-37)
+    flushed = np.where(np.abs(denormal) < np.finfo(np.float32).tiny, np.float32(0), denormal)
+    assert (flushed != denormal).any()
+    got = _core.run_op(*with_weight(args, denormal), kernel=name)
+    want = _core.run_op(*with_weight(args, flushed), kernel=name)
+    assert (got is None) == (want is None)
+    assert got is None or got.tobytes() == want.tobytes()

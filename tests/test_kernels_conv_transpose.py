@@ -77,6 +77,20 @@ def test_f32_computes_what_onnx_runtime_computes(layer, batch):
     assert _core.run_op(*args, threads=3).tobytes() == got.tobytes()
 
 
+def test_denormal_weights_count_as_zero():
+    layer = LAYERS[2]
+    rng = np.random.default_rng(4)
+    x = np.float32(1e37) * rng.normal(size=(1, *SIZE, layer[0])).astype(np.float32)
+    denormal = np.float32(1e-37) * rng.normal(size=weight_shape(layer)).astype(np.float32)
+    flushed = np.where(np.abs(denormal) < np.finfo(np.float32).tiny, np.float32(0), denormal)
+    assert (flushed != denormal).any()
+    got, want = (
+        _core.run_op("conv_transpose", attributes(layer), [-INF, INF], [x, w], [], "f32", NO_QUANT)
+        for w in (denormal, flushed)
+    )
+    assert got.tobytes() == want.tobytes()
+
+
 @pytest.mark.parametrize("layer", LAYERS, ids=str)
 @pytest.mark.parametrize("zero_point", [0, -128])
 @pytest.mark.parametrize("out_dtype", ["i8", "f32"])

@@ -7,6 +7,10 @@
 #include <cstring>
 #include <utility>
 
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
 namespace pyedge {
 
 class AlignedBuffer {
@@ -23,15 +27,20 @@ class AlignedBuffer {
   AlignedBuffer& operator=(const AlignedBuffer&) = delete;
   ~AlignedBuffer() { std::free(data_); }
 
-  // 64-byte aligned and zeroed. False where there is no memory; the buffer is then empty.
+  // 64-byte aligned (at least) and zeroed. False where there is no memory; the buffer is then
+  // empty.
   bool allocate(size_t bytes) {
     std::free(std::exchange(data_, nullptr));
     bytes_ = 0;
-    if (bytes > SIZE_MAX - 64) return false;
-    const size_t rounded = (bytes + 63) / 64 * 64;
+    if (bytes > SIZE_MAX - kHugePage) return false;
+    const size_t alignment = bytes >= 2 * kHugePage ? kHugePage : 64;
+    const size_t rounded = (bytes + alignment - 1) / alignment * alignment;
     if (rounded == 0) return true;
-    data_ = static_cast<uint8_t*>(std::aligned_alloc(64, rounded));
+    data_ = static_cast<uint8_t*>(std::aligned_alloc(alignment, rounded));
     if (data_ == nullptr) return false;
+#if defined(__linux__)
+    if (alignment == kHugePage) madvise(data_, rounded, MADV_HUGEPAGE);
+#endif
     std::memset(data_, 0, rounded);
     bytes_ = bytes;
     return true;
@@ -42,6 +51,10 @@ class AlignedBuffer {
   size_t size() const { return bytes_; }
 
  private:
+  // Large blocks ask for huge pages: weights that stream through a layer then wait for memory, not
+  // for page tables.
+  static constexpr size_t kHugePage = size_t{2} << 20;
+
   uint8_t* data_ = nullptr;
   size_t bytes_ = 0;
 };

@@ -226,7 +226,7 @@ class Reader {
     const uint32_t name_at = f.u32(), name_bytes = f.u32();
     PYEDGE_RETURN_IF_ERROR(read_string(field + ".name", name_at, name_bytes, &t->name));
     const uint8_t dtype = f.u8(), rank = f.u8(), constant = f.u8(), reserved = f.u8();
-    if (dtype > 1) return invalid_model(field + ".dtype: " + std::to_string(dtype));
+    if (dtype > 2) return invalid_model(field + ".dtype: " + std::to_string(dtype));
     if (rank > kMaxRank) return invalid_model(field + ".rank: " + std::to_string(rank));
     if (constant > 1 || reserved != 0) return invalid_model(field + ".constant: must be 0 or 1");
     t->dtype = static_cast<DType>(dtype);

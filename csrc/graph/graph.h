@@ -14,9 +14,12 @@ constexpr int kMaxRank = 6;
 constexpr int32_t kAnyDim = -1;  // of a graph input: decided when the model runs
 constexpr int32_t kAbsent = -1;  // of a node input
 
-enum class DType : uint8_t { kF32 = 0, kI8 = 1 };
+// kF16 is for weights alone: kernels expand them when they pack.
+enum class DType : uint8_t { kF32 = 0, kI8 = 1, kF16 = 2 };
 
-inline size_t dtype_bytes(DType dtype) { return dtype == DType::kF32 ? 4 : 1; }
+inline size_t dtype_bytes(DType dtype) {
+  return dtype == DType::kF32 ? 4 : dtype == DType::kF16 ? 2 : 1;
+}
 
 enum class Op : uint32_t {
 #define OP(code, name, min_inputs, max_inputs, outputs, ints, floats) k_##name = code,

@@ -59,17 +59,29 @@ class Validator {
           return invalid_model(field + ".zero_point: must lie in -128..127");
         }
       }
+      if (t.dtype == DType::kF16 && !t.constant) {
+        return invalid_model(field + ".dtype: f16 is for constants");
+      }
       if (!t.constant) continue;
       available_[i] = true;
-      if (t.dtype != DType::kF32) continue;
-      const auto* values = reinterpret_cast<const float*>(t.data);
-      for (size_t k = 0; k < t.shape.elements(); ++k) {
-        if (!std::isfinite(values[k])) {
-          return invalid_model(field + ".data: holds a value that is not finite");
-        }
+      if (!is_finite(t)) {
+        return invalid_model(field + ".data: holds a value that is not finite");
       }
     }
     return {};
+  }
+
+  static bool is_finite(const Tensor& t) {
+    const size_t elements = t.shape.elements();
+    bool finite = true;
+    if (t.dtype == DType::kF32) {
+      const auto* values = reinterpret_cast<const float*>(t.data);
+      for (size_t i = 0; i < elements; ++i) finite &= std::isfinite(values[i]);
+    } else if (t.dtype == DType::kF16) {
+      const auto* halves = reinterpret_cast<const uint16_t*>(t.data);
+      for (size_t i = 0; i < elements; ++i) finite &= (halves[i] & 0x7c00) != 0x7c00;
+    }
+    return finite;
   }
 
   Status check_inputs() {
@@ -115,6 +127,12 @@ class Validator {
       if (!in_range(index)) return error("input " + std::to_string(slot) + ": no such tensor");
       if (!available_[static_cast<size_t>(index)]) {
         return error("input " + std::to_string(slot) + ": is used before it is computed");
+      }
+      const bool weight =
+          slot == kConvWeight && (node.op == Op::k_conv || node.op == Op::k_fully_connected);
+      if (tensor(index).dtype == DType::kF16 && !weight) {
+        return error("input " + std::to_string(slot) +
+                     ": f16 is for weights of conv and fully_connected");
       }
     }
     for (const int32_t index : node.outputs) {
@@ -217,7 +235,9 @@ class Validator {
       static constexpr const char* kNames[] = {"", "", "bias", "weight_scale", "slope"};
       PYEDGE_RETURN_IF_ERROR(check_vector(slot, kNames[slot], out_c));
     }
-    if (x.dtype != w.dtype) return error("weight: must have the dtype of the input");
+    if (x.dtype != (w.dtype == DType::kF16 ? DType::kF32 : w.dtype)) {
+      return error("weight: must have the dtype of the input, or f16 for f32");
+    }
     if (x.dtype == DType::kF32 && y.dtype != DType::kF32) return error("output: must be f32");
     if (x.dtype == DType::kI8) {
       if (!has_input(kConvWeightScale)) return error("weight_scale: is missing");

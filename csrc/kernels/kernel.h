@@ -1,8 +1,9 @@
 // What a kernel is: one row of a kernels.def and the functions below.
 //
 // Every kernel of an operation computes the same function as its reference. INT8 kernels give
-// the same bytes; f32 kernels of conv and fully_connected accumulate in the order of the
-// reference with fused multiply-adds, so they give the same bits too.
+// the same bytes. f32 kernels of conv and fully_connected that sum in full accumulate in the order
+// of the reference with fused multiply-adds, so they give the same bits too; Winograd kernels
+// (conv/f32/winograd.h) come within a stated tolerance. Neither depends on threads or batch.
 #pragma once
 
 #include <cstddef>

@@ -43,6 +43,19 @@ static inline int8_t requantize(float y, float lo, float hi, int32_t zero_point)
   return static_cast<int8_t>(static_cast<int32_t>(std::nearbyintf(clamp(y, lo, hi))) + zero_point);
 }
 
+// IEEE half precision, finite. The result is exact and never denormal.
+static inline float half_to_float(uint16_t half) {
+  const uint32_t exponent = half >> 10 & 31, fraction = half & 1023;
+  float magnitude = static_cast<float>(fraction) * 0x1p-24f;
+  if (exponent > 0) {
+    const uint32_t bits = (exponent + 112) << 23 | fraction << 13;
+    std::memcpy(&magnitude, &bits, sizeof magnitude);
+  }
+  return half >> 15 ? -magnitude : magnitude;
+}
+
+static inline float flush_denormal(float x) { return std::fabs(x) < 0x1p-126f ? 0.0f : x; }
+
 static inline float reciprocal(float scale) {
   return static_cast<float>(1.0 / static_cast<double>(scale));
 }

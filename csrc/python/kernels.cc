@@ -82,11 +82,12 @@ void add_input(const py::object& value, const QuantPair& quant, Case* c) {
   }
   const auto array = py::array::ensure(value, py::array::c_style);
   const bool is_i8 = py::isinstance<py::array_t<int8_t>>(array);
-  if (!is_i8 && !py::isinstance<py::array_t<float>>(array)) {
-    raise_if_error(invalid_argument("inputs: must be float32 or int8"));
+  const bool is_f16 = array.dtype().is(py::dtype("float16")) && node.inputs.size() == 1;
+  if (!is_i8 && !is_f16 && !py::isinstance<py::array_t<float>>(array)) {
+    raise_if_error(invalid_argument("inputs: must be float32 or int8, a weight may be float16"));
   }
   Tensor tensor;
-  tensor.dtype = is_i8 ? DType::kI8 : DType::kF32;
+  tensor.dtype = is_i8 ? DType::kI8 : is_f16 ? DType::kF16 : DType::kF32;
   tensor.shape = array_shape(array, "input");
   tensor.quant = {quant.first, quant.second};
   tensor.constant = true;

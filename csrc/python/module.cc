@@ -41,7 +41,9 @@ py::tuple shape_tuple(const Shape& shape) {
   return result;
 }
 
-const char* dtype_name(DType dtype) { return dtype == DType::kF32 ? "f32" : "i8"; }
+const char* dtype_name(DType dtype) {
+  return dtype == DType::kF32 ? "f32" : dtype == DType::kF16 ? "f16" : "i8";
+}
 
 py::array to_array(const void* data, DType dtype, const Shape& shape) {
   const std::vector<py::ssize_t> dims(shape.dims.begin(), shape.dims.begin() + shape.rank);

@@ -140,6 +140,13 @@ def convert(
         bool,
         typer.Option("--sensitivity", help="Also measure what each layer alone costs; slow."),
     ] = False,
+    fp16_weights: Annotated[
+        bool,
+        typer.Option(
+            "--fp16-weights",
+            help="Store the weights of FP32 layers in half precision; they compute in FP32.",
+        ),
+    ] = False,
     input_shape: Annotated[
         str | None,
         typer.Option(
@@ -199,6 +206,7 @@ def convert(
             fp32_layers=fp32_layer or (),
             input_shape=_shape(input_shape),
             sensitivity=sensitivity,
+            fp16_weights=fp16_weights,
             allow_external_data=external_data,
             threads=threads,
             save_table=save_table,

@@ -43,7 +43,7 @@ class Attack:
 
 
 def tiny_graph() -> Graph:
-    """Every kind of record in a few hundred weights: f32 and i8, residual, pool, embedding."""
+    """Every kind of record in a few hundred weights: f32, f16 and i8, residual, pool, embedding."""
     rng = np.random.default_rng(7)
     graph = Graph(
         metadata=Metadata("rgb", (8, 8), (127.5,) * 3, (1 / 128,) * 3, 4, None, "tiny", "tiny-1")
@@ -51,6 +51,11 @@ def tiny_graph() -> Graph:
 
     def f32(name: str, *shape: int) -> str:
         return graph.add_constant(name, rng.normal(0, 0.3, shape).astype(np.float32))
+
+    def f16(name: str, *shape: int) -> str:
+        data = rng.normal(0, 0.3, shape).astype(np.float16)
+        graph.tensors[name] = Tensor(name, "f16", shape, data)
+        return name
 
     def i8(name: str, *shape: int) -> str:
         return graph.add_constant(name, rng.integers(-127, 128, shape).astype(np.int8))
@@ -93,7 +98,7 @@ def tiny_graph() -> Graph:
     )
     x = node("average_pool", [x], "pooled", **{"global": 1}, **pool, count_include_pad=0)
     x = node("reshape", [x], "flat", dims=[0, -1])
-    x = node("fully_connected", [x, f32("w3", 4, 8), f32("b3", 4)], "features", **linear)
+    x = node("fully_connected", [x, f16("w3", 4, 8), f32("b3", 4)], "features", **linear)
     graph.outputs = [node("l2_normalize", [x], "embedding", axis=1, epsilon=1e-12)]
     return graph
 
@@ -220,6 +225,9 @@ def _tensors(layout: Layout) -> Iterator[Attack]:
     yield Attack("name_nul", lie(name_at, "B", 0), ".name")
     yield Attack("dtype", lie(weight + DTYPE, "B", 7), ".dtype")
     yield Attack("dtype_other", lie(weight + DTYPE, "B", 1), ".data_bytes")
+    yield Attack("dtype_half", lie(weight + DTYPE, "B", 2), ".data_bytes")
+    yield Attack("dtype_half_of_value", lie(value + DTYPE, "B", 2), ".dtype")
+    yield Attack("dtype_next", lie(weight + DTYPE, "B", 3), ".dtype")
     yield Attack("rank", lie(weight + RANK, "B", 255), ".rank")
     yield Attack("rank_less", lie(weight + RANK, "B", 3), ".dims")
     yield Attack("constant", lie(weight + CONSTANT, "B", 2), ".constant")
@@ -244,6 +252,10 @@ def _tensors(layout: Layout) -> Iterator[Attack]:
     yield Attack("data_of_value", lie(value + DATA_BYTES, "Q", 64), ".data")
     data_at = layout.weights_at + struct.unpack_from("<Q", layout.data, weight + DATA_OFFSET)[0]
     yield Attack("weight_nan", lie(data_at, "f", float("nan")), ".data")
+    half = layout.tensor("w3")
+    data_at = layout.weights_at + layout.u32(half + DATA_OFFSET)
+    for name, bits in (("inf", 0xFC00), ("nan", 0x7C01)):
+        yield Attack(f"half_{name}", lie(data_at, "H", bits), ".data")
     image = layout.tensor("image")
     yield Attack("input_dim_negative", lie(image + DIMS, "i", -2), "input")
     yield Attack("input_dim_huge", lie(image + DIMS, "i", 2**31 - 1), "input")
@@ -282,6 +294,10 @@ def _nodes(layout: Layout) -> Iterator[Attack]:
     yield Attack("weight_scale_absent", lie(block + 12, "i", -1), "weight_scale")
     yield Attack("residual_dtype", lie(block + 20, "i", layout.tensor_index("stem")), "residual")
     features = layout.run("features", "inputs")
+    half = layout.tensor_index("w3")
+    yield Attack("bias_half", lie(features + 8, "i", half), "input 2: f16")
+    yield Attack("weight_half_for_i8", lie(block + 4, "i", half), "weight")
+    yield Attack("residual_half", lie(block + 20, "i", half), "input 5: f16")
     yield Attack("weight_rank", lie(features + 4, "i", layout.tensor_index("w1")), "weight")
     yield Attack("graph_input_far", lie(layout.inputs_at, "I", 2**32 - 1), "inputs")
     constant = layout.tensor_index("w1")

@@ -10,6 +10,8 @@
 //
 // f32: acc starts at bias[c] (0 without) and takes fma(x, w, acc) tap by tap, channel by channel
 //   in memory order of the weight; then + residual, prelu, clamp. A padded tap may be skipped.
+//   Winograd kernels sum differently, within the tolerance that f32/winograd.h states.
+//   A denormal weight counts as zero: it would slow some CPUs down a hundredfold.
 #pragma once
 
 #include <cmath>
@@ -60,6 +62,29 @@ static inline ConvGeometry conv_geometry(const OpArgs& args) {
   g.group_in_c = g.in_c / g.groups, g.group_out_c = g.out_c / g.groups;
   return g;
 }
+
+static inline bool conv_is_f32(const OpArgs& args) {
+  const DType weight = args.inputs[kConvWeight].dtype;
+  return args.inputs[kConvX].dtype == DType::kF32 &&
+         (weight == DType::kF32 || weight == DType::kF16) && args.outputs[0].dtype == DType::kF32;
+}
+
+// The weights of an f32 layer as they are multiplied with.
+class ConvWeights {
+ public:
+  explicit ConvWeights(const OpArgs& args)
+      : data_(args.inputs[kConvWeight].data),
+        half_(args.inputs[kConvWeight].dtype == DType::kF16) {}
+
+  float operator[](size_t i) const {
+    return half_ ? half_to_float(static_cast<const uint16_t*>(data_)[i])
+                 : flush_denormal(static_cast<const float*>(data_)[i]);
+  }
+
+ private:
+  const void* data_;
+  bool half_;
+};
 
 // What one output channel needs after the accumulator.
 struct ConvChannel {

@@ -8,19 +8,14 @@
 namespace pyedge {
 namespace {
 
-bool accepts_f32(const OpArgs& args) {
-  return args.inputs[kConvX].dtype == DType::kF32 &&
-         args.inputs[kConvWeight].dtype == DType::kF32 && args.outputs[0].dtype == DType::kF32;
-}
-
 bool accepts_i8(const OpArgs& args) {
   return args.inputs[kConvX].dtype == DType::kI8 && args.inputs[kConvWeight].dtype == DType::kI8;
 }
 
 size_t tasks(const OpArgs& args) { return conv_geometry(args).pixels(); }
 
-// Calls accumulate(x, w) with the first channel of the pixel and of the weight for each tap that
-// lies inside the image, in memory order of the weight.
+// Calls accumulate(x, w) with the first channel of the pixel and the index of its weight for each
+// tap that lies inside the image, in memory order of the weight.
 template <typename T, typename Accumulate>
 void for_each_tap(const OpArgs& args, const ConvGeometry& g, size_t pixel, int32_t channel,
                   Accumulate accumulate) {
@@ -41,8 +36,7 @@ void for_each_tap(const OpArgs& args, const ConvGeometry& g, size_t pixel, int32
           static_cast<size_t>(ky) * static_cast<size_t>(g.kernel_w) + static_cast<size_t>(kx);
       accumulate(
           args.inputs[kConvX].as<T>() + in_pixel * static_cast<size_t>(g.in_c) + first_in,
-          args.inputs[kConvWeight].as<T>() +
-              (static_cast<size_t>(channel) * g.taps() + tap) * static_cast<size_t>(g.group_in_c));
+          (static_cast<size_t>(channel) * g.taps() + tap) * static_cast<size_t>(g.group_in_c));
     }
   }
 }
@@ -50,12 +44,14 @@ void for_each_tap(const OpArgs& args, const ConvGeometry& g, size_t pixel, int32
 void run_f32(const OpArgs& args, const void*, void*, size_t begin, size_t end) {
   const ConvGeometry g = conv_geometry(args);
   const ConvOutput out = conv_output(args);
+  const ConvWeights w(args);
+  const size_t channels = static_cast<size_t>(g.group_in_c);
   for (size_t pixel = begin; pixel < end; ++pixel) {
     for (int32_t c = 0; c < g.out_c; ++c) {
       const ConvChannel channel = conv_channel(args, c);
       float acc = channel.bias;
-      for_each_tap<float>(args, g, pixel, c, [&](const float* x, const float* w) {
-        for (int32_t i = 0; i < g.group_in_c; ++i) acc = std::fma(x[i], w[i], acc);
+      for_each_tap<float>(args, g, pixel, c, [&](const float* x, size_t at_w) {
+        for (size_t i = 0; i < channels; ++i) acc = std::fma(x[i], w[at_w + i], acc);
       });
       const size_t at = pixel * static_cast<size_t>(g.out_c) + static_cast<size_t>(c);
       conv_store(args, out, channel, at, acc);
@@ -66,12 +62,14 @@ void run_f32(const OpArgs& args, const void*, void*, size_t begin, size_t end) {
 void run_i8(const OpArgs& args, const void*, void*, size_t begin, size_t end) {
   const ConvGeometry g = conv_geometry(args);
   const ConvOutput out = conv_output(args);
+  const int8_t* weights = args.inputs[kConvWeight].as<int8_t>();
   const int32_t zero_point = args.inputs[kConvX].quant.zero_point;
   for (size_t pixel = begin; pixel < end; ++pixel) {
     for (int32_t c = 0; c < g.out_c; ++c) {
       const ConvChannel channel = conv_channel(args, c);
       int32_t acc = 0;
-      for_each_tap<int8_t>(args, g, pixel, c, [&](const int8_t* x, const int8_t* w) {
+      for_each_tap<int8_t>(args, g, pixel, c, [&](const int8_t* x, size_t at_w) {
+        const int8_t* w = weights + at_w;
         for (int32_t i = 0; i < g.group_in_c; ++i) acc += (x[i] - zero_point) * w[i];
       });
       const size_t at = pixel * static_cast<size_t>(g.out_c) + static_cast<size_t>(c);
@@ -84,7 +82,7 @@ void run_i8(const OpArgs& args, const void*, void*, size_t begin, size_t end) {
 }  // namespace
 
 extern const Kernel conv_f32_reference =
-    plain_kernel("conv_f32_reference", Op::k_conv, Isa::reference, accepts_f32, tasks, run_f32);
+    plain_kernel("conv_f32_reference", Op::k_conv, Isa::reference, conv_is_f32, tasks, run_f32);
 extern const Kernel conv_i8_reference =
     plain_kernel("conv_i8_reference", Op::k_conv, Isa::reference, accepts_i8, tasks, run_i8);
 

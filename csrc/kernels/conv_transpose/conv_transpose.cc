@@ -7,8 +7,8 @@ namespace {
 
 constexpr size_t kVector = 16;  // channels that a row of weights is filled up to
 
-template <typename Packed, typename T>
-void pack(const ConvTransposePacking& p, const T* weight, Packed* packed) {
+template <typename Packed, typename Weights>
+void pack(const ConvTransposePacking& p, const Weights& weight, Packed* packed) {
   for (size_t channel = 0; channel < p.groups * p.out_c; ++channel) {
     Packed* column = packed + channel / p.out_c * p.group_weights() + channel % p.out_c;
     for (size_t row = 0; row < p.taps * p.in_c; ++row) {
@@ -60,7 +60,7 @@ void conv_transpose_prepare(const OpArgs& args, void* prepared) {
     at[0] = channel.scale, at[stride] = channel.bias, at[2 * stride] = channel.slope;
   }
   if (weight.dtype == DType::kF32) {
-    pack(p, weight.as<float>(), channels + 3 * stride);
+    pack(p, ConvWeights(args), channels + 3 * stride);
   } else {
     pack(p, weight.as<int8_t>(), reinterpret_cast<int16_t*>(channels + 3 * stride));
   }

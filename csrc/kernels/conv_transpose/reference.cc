@@ -49,7 +49,7 @@ void run_f32(const OpArgs& args, const void*, void*, size_t begin, size_t end) {
         const ConvChannel channel = conv_channel(args, c);
         float acc = channel.bias;
         for_each_tap<float>(args, row, out_x, c, [&](const float* x, const float* w) {
-          for (int32_t i = 0; i < group_in_c; ++i) acc = std::fma(x[i], w[i], acc);
+          for (int32_t i = 0; i < group_in_c; ++i) acc = std::fma(x[i], flush_denormal(w[i]), acc);
         });
         conv_store(args, out, channel, at, acc);
       }

@@ -210,9 +210,7 @@ void run_panel(const OpArgs& args, const F32Dense& isa, const Weights& w, size_t
 }  // namespace
 
 bool f32_dense_accepts(const OpArgs& args) {
-  return args.inputs[kConvX].dtype == DType::kF32 &&
-         args.inputs[kConvWeight].dtype == DType::kF32 && args.outputs[0].dtype == DType::kF32 &&
-         conv_geometry(args).taps() <= kMaxTaps;
+  return conv_is_f32(args) && conv_geometry(args).taps() <= kMaxTaps;
 }
 
 // A vector that is partly filled takes as long as a full one.
@@ -229,6 +227,7 @@ size_t f32_dense_prepared_bytes(const OpArgs& args, const F32Dense& isa) {
 
 void f32_dense_prepare(const OpArgs& args, const F32Dense& isa, void* prepared) {
   const Weights weights(args, isa);
+  const ConvWeights w(args);
   std::memset(prepared, 0, weights.bytes());
   const size_t run = weights.run_count * weights.run_length, block = weights.block;
   for (size_t index = 0; index < weights.panels(); ++index) {
@@ -239,10 +238,11 @@ void f32_dense_prepare(const OpArgs& args, const F32Dense& isa, void* prepared) 
       panel[lane] = channel.bias + 0.0f;  // -0 becomes +0
       panel[block + lane] = channel.slope;
     }
-    const float* w = args.inputs[kConvWeight].as<float>() + channels.first * run;
     for (size_t k = 0; k < run; ++k) {
       float* row = panel + (2 + k) * block;
-      for (size_t lane = 0; lane < channels.count; ++lane) row[lane] = w[lane * run + k];
+      for (size_t lane = 0; lane < channels.count; ++lane) {
+        row[lane] = w[(channels.first + lane) * run + k];
+      }
     }
   }
 }

@@ -48,10 +48,7 @@ Columns columns_from(const ConvGeometry& g, int32_t out_x) {
 }  // namespace
 
 bool f32_depthwise_accepts(const OpArgs& args) {
-  if (args.op != Op::k_conv || args.inputs[kConvX].dtype != DType::kF32 ||
-      args.inputs[kConvWeight].dtype != DType::kF32 || args.outputs[0].dtype != DType::kF32) {
-    return false;
-  }
+  if (args.op != Op::k_conv || !conv_is_f32(args)) return false;
   const ConvGeometry g = conv_geometry(args);
   return g.depthwise() && g.group_out_c == 1;
 }
@@ -64,14 +61,14 @@ size_t f32_depthwise_prepared_bytes(const OpArgs& args) {
 void f32_depthwise_prepare(const OpArgs& args, void* prepared) {
   const ConvGeometry g = conv_geometry(args);
   const size_t stride = padded_channels(g), taps = g.taps();
+  const ConvWeights w(args);
   std::memset(prepared, 0, (2 + taps) * stride * sizeof(float));
   for (size_t c = 0; c < static_cast<size_t>(g.out_c); ++c) {
     float* column = static_cast<float*>(prepared) + c;
     const ConvChannel channel = conv_channel(args, static_cast<int32_t>(c));
     column[0] = channel.bias + 0.0f;  // -0 becomes +0
     column[stride] = channel.slope;
-    const float* w = args.inputs[kConvWeight].as<float>() + c * taps;
-    for (size_t tap = 0; tap < taps; ++tap) column[(2 + tap) * stride] = w[tap];
+    for (size_t tap = 0; tap < taps; ++tap) column[(2 + tap) * stride] = w[c * taps + tap];
   }
 }
 
