@@ -18,8 +18,9 @@ INF = float("inf")
 REFERENCE = "conv_i8_reference"
 KERNELS = [row for row in _core.kernel_names("conv") if "_i8_" in row[0] and row[0] != REFERENCE]
 # Kernels for some layers only; the others take every layer.
-SPECIAL = ("depthwise", "affine", "strip")
+SPECIAL = ("depthwise", "affine", "strip", "winograd")
 DENSE = [row[0] for row in KERNELS if not any(word in row[0] for word in SPECIAL)]
+WINOGRAD = [row[0] for row in KERNELS if "winograd" in row[0]]
 
 
 @dataclass(frozen=True)
@@ -111,10 +112,23 @@ def assert_same(name: str, args: tuple, threads: tuple[int, ...] = (1, 3)) -> No
         got = _core.run_op(*args, kernel=name, threads=count)
         if got is None:
             assert name not in DENSE
+            assert name not in WINOGRAD or not winograd_takes(args)
             return
         assert (got + got.dtype.type(0)).tobytes() == (want + want.dtype.type(0)).tobytes(), (
             f"{np.count_nonzero(got != want)} of {got.size} differ with {count} threads"
         )
+
+
+def winograd_takes(args: tuple) -> bool:
+    """3x3 with stride 1, no accumulator of 2^25 in magnitude whatever the image."""
+    op, ints, _, inputs, quant = args[:5]
+    if op != "conv" or inputs[1].shape[1:3] != (3, 3) or ints[:4] != [1] * 4 or ints[8] != 1:
+        return False
+    w = inputs[1].reshape(len(inputs[1]), -1).astype(np.int64)
+    lowest, highest = -128 - quant[0][1], 127 - quant[0][1]
+    most = np.where(w > 0, w * highest, w * lowest).sum(1).max()
+    least = np.where(w > 0, w * lowest, w * highest).sum(1).min()
+    return max(most, -least) < 2**25
 
 
 def square(k: int, **changes) -> dict:
@@ -266,6 +280,102 @@ def test_fully_connected_gives_the_same_bytes(name, batch, inputs, outputs):
     for out_dtype in ("i8", "f32"):
         args = "fully_connected", [], [-INF, INF], values, [(0.05, -128)], out_dtype, (0.03, 4)
         assert_same(name, args)
+
+
+WINOGRAD_LAYERS = [
+    *(
+        Layer(i, o, size=(n, m), batch=1 + 2 * (n % 2), slope=n % 3 == 0, residual=i % 3 == 1)
+        for n, m in [(n, n) for n in range(1, 10)] + [(2, 9), (9, 3), (5, 12)]
+        for i, o in ((1, 1), (3, 7), (5, 33), (13, 17), (127, 5))
+    ),
+    Layer(17, 70, size=(30, 37), batch=2, slope=True, residual=True, zero_points=(-128, 5, 9)),
+    Layer(200, 40, size=(14, 14), slope=True, zero_points=(11, 0, 0)),
+    Layer(7, 9, pads=(0, 2, 1, 0), size=(8, 9), zero_points=(127, 0, 0)),
+    Layer(3, 3, pads=(5, 6, 7, 8), size=(2, 2), zero_points=(-77, 0, 0)),
+]
+
+
+@pytest.mark.parametrize("name", WINOGRAD)
+@pytest.mark.parametrize("values", ["random", "corners", "lowest", "highest"])
+@pytest.mark.parametrize("layer", WINOGRAD_LAYERS, ids=name_of)
+def test_winograd_gives_the_same_bytes(name, layer, values):
+    require(name)
+    for out_dtype in ("i8", "f32"):
+        assert_same(name, arguments(replace(layer, out_dtype=out_dtype, values=values)), (1, 2, 5))
+
+
+@pytest.mark.parametrize("name", WINOGRAD)
+@pytest.mark.parametrize("zero_point", [0, -128, 127])
+@pytest.mark.parametrize("size", [4, 2, (4, 2), (2, 4)])
+def test_winograd_is_exact_where_its_transforms_reach_furthest(name, zero_point, size):
+    """Tiles and weights with the signs of each pair of rows of B^T and of G."""
+    require(name)
+    height, width = size if isinstance(size, tuple) else (size, size)
+    input_rows = {
+        4: [
+            [4, 0, -5, 0, 1, 0],
+            [0, -4, -4, 1, 1, 0],
+            [0, 4, -4, -1, 1, 0],
+            [0, -2, -1, 2, 1, 0],
+            [0, 2, -1, -2, 1, 0],
+            [0, 4, 0, -5, 0, 1],
+        ],
+        2: [[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]],
+    }
+    weight_rows = [[1, 0, 0], [1, 1, 1], [1, -1, 1], [1, 2, 4], [1, -2, 4], [0, 0, 1]]
+    tiles = np.array([np.outer(a, b) for a in input_rows[height] for b in input_rows[width]])
+    weights = np.array([np.outer(a, b) for a in weight_rows for b in weight_rows])
+    tiles, weights = np.concatenate([tiles, -tiles]), np.concatenate([weights, -weights])
+    x = np.where(tiles > 0, 127, np.where(tiles < 0, -128, zero_point)).astype(np.int8)
+    w = (np.sign(weights) * 127).astype(np.int8)
+    in_c = 5
+    inputs = [
+        np.repeat(x[..., None], in_c, -1),
+        np.repeat(w[..., None], in_c, -1),
+        None,
+        np.ones(len(w), np.float32),
+    ]
+    ints = [1, 1, 1, 1, 0, 0, 0, 0, 1]
+    args = "conv", ints, [-INF, INF], inputs, [(1.0, zero_point)], "f32", (0.0, 0)
+    assert _core.run_op(*args, kernel=name) is not None
+    assert_same(name, args)
+
+
+@pytest.mark.parametrize("name", WINOGRAD)
+@pytest.mark.parametrize(("zero_point", "sign"), [(-128, 1), (-128, -1), (127, 1), (127, -1)])
+def test_winograd_takes_accumulators_below_2_to_the_25(name, zero_point, sign):
+    """131586 * 255 = 2^25 - 2; one more step of a weight and it must refuse."""
+    require(name)
+    in_c = 116
+    w = np.zeros((3, 9 * in_c), np.int8)
+    w[1, :1036], w[1, 1036] = sign * 127, sign * 14
+    assert abs(int(w.astype(np.int64).sum())) == 131586
+    x = np.full((1, 5, 6, in_c), 127 if zero_point < 0 else -128, np.int8)
+    ints = [1, 1, 1, 1, 1, 1, 1, 1, 1]
+    inputs = [x, w.reshape(3, 3, 3, in_c), None, np.ones(3, np.float32)]
+    args = "conv", ints, [-INF, INF], inputs, [(1.0, zero_point)], "f32", (0.0, 0)
+    got = _core.run_op(*args, kernel=name)
+    assert got is not None
+    assert np.abs(got).max() == 2**25 - 2
+    assert_same(name, args)
+    w[1, 1036] += sign
+    assert _core.run_op(*args, kernel=name) is None
+
+
+@pytest.mark.parametrize("name", WINOGRAD)
+def test_winograd_refuses_other_layers(name):
+    require(name)
+    layer = Layer(8, 8)
+    assert _core.run_op(*arguments(layer), kernel=name) is not None
+    for other in (
+        replace(layer, kernel=(3, 1)),
+        replace(layer, kernel=(5, 5)),
+        replace(layer, stride=(1, 2)),
+        replace(layer, dilation=(2, 1), pads=(2, 2, 2, 2)),
+        replace(layer, groups=2),
+        replace(layer, groups=8),
+    ):
+        assert _core.run_op(*arguments(other), kernel=name) is None
 
 
 def random_layer(rng: np.random.Generator) -> Layer:

@@ -306,4 +306,14 @@ void i8_dense_run(const OpArgs& args, const I8Dense& isa, const void* prepared, 
   }
 }
 
+double i8_dense_ns(const OpArgs& args, double product) {
+  constexpr double kOutput = 0.1, kPixel = 15.0;  // after the products; packing
+  constexpr size_t kBlock = 32;                   // channels that are computed together
+  const ConvGeometry g = conv_geometry(args);
+  const size_t out_c = divide_up(static_cast<size_t>(g.group_out_c), kBlock) * kBlock;
+  const double products = static_cast<double>(g.taps() * static_cast<size_t>(g.group_in_c));
+  return static_cast<double>(g.pixels() * static_cast<size_t>(g.groups)) *
+         (static_cast<double>(out_c) * (products * product + kOutput) + kPixel);
+}
+
 }  // namespace pyedge

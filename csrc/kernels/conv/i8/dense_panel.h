@@ -89,12 +89,13 @@ const I8Dense& dense_isa(const OpArgs& args) {
 
 // The row of the table of kernels for an instruction set.
 template <class Wide, class Narrow>
-constexpr Kernel i8_dense_kernel(const char* name, Isa isa) {
+constexpr Kernel i8_dense_kernel(const char* name, Isa isa,
+                                 double (*cost)(const OpArgs&) = nullptr) {
   return {name,
           Op::k_conv,
           isa,
           i8_accepts,
-          nullptr,
+          cost,
           [](const OpArgs& args) {
             return i8_dense_prepared_bytes(args, dense_isa<Wide, Narrow>(args));
           },

@@ -9,6 +9,7 @@
 
 #include "kernels/conv/i8/dense_panel.h"
 #include "kernels/conv/i8/depthwise_row.h"
+#include "kernels/conv/i8/winograd_tile.h"
 #include "kernels/conv/i8/x86_ymm.h"
 
 namespace pyedge {
@@ -51,10 +52,55 @@ struct Avx2 : Ymm {
   }
 };
 
+struct Avx2Winograd : Ymm {
+  using Short = __m256i;
+  using Finish = Ymm;
+  static constexpr size_t kInts = 8, kShorts = 16;
+  static constexpr size_t kPassVectors = 2, kTiles = 6;  // 12 accumulators of 16 registers
+  static constexpr I8WinogradTimes kTimes = {1.0 / 82, 29.0, 2.3, 4.6};
+
+  static Short widen(const int8_t* p) { return Avx2::widen(p); }
+  static Short load16(const int16_t* p) { return load_vector(p); }
+  static void store16(int16_t* p, Short x) { store_vector(p, x); }
+  static Short broadcast_pair(const int16_t* p) {
+    return broadcast(reinterpret_cast<const uint8_t*>(p));
+  }
+  static Short fill16(int32_t x) { return _mm256_set1_epi16(static_cast<short>(x)); }
+  static Short add16(Short a, Short b) { return _mm256_add_epi16(a, b); }
+  static Short sub16(Short a, Short b) { return _mm256_sub_epi16(a, b); }
+  static Short mul16(Short a, Short b) { return _mm256_mullo_epi16(a, b); }
+  template <int kBits>
+  static Short shl16(Short a) {
+    return _mm256_slli_epi16(a, kBits);
+  }
+
+  static Int dot16(Int acc, Short a, Short w) { return Avx2::dot(acc, a, w); }
+  static Int zero() { return _mm256_setzero_si256(); }
+  static Int fill32(uint32_t x) { return _mm256_set1_epi32(static_cast<int>(x)); }
+  static Int add32(Int a, Int b) { return _mm256_add_epi32(a, b); }
+  static Int sub32(Int a, Int b) { return _mm256_sub_epi32(a, b); }
+  static Int mul32(Int a, Int b) { return _mm256_mullo_epi32(a, b); }
+  template <int kBits>
+  static Int shl32(Int a) {
+    return _mm256_slli_epi32(a, kBits);
+  }
+  template <int kBits>
+  static Int sra32(Int a) {
+    return _mm256_srai_epi32(a, kBits);
+  }
+};
+
+double dense_cost(const OpArgs& args) {
+  return i8_dense_ns(args, 1.0 / 80) / i8_dense_ns(args, kI8VnniProduct);
+}
+
 }  // namespace
 
-extern const Kernel conv_i8_avx2 = i8_dense_kernel<Avx2, Avx2>("conv_i8_avx2", Isa::avx2);
+extern const Kernel conv_i8_avx2 =
+    i8_dense_kernel<Avx2, Avx2>("conv_i8_avx2", Isa::avx2, dense_cost);
 extern const Kernel conv_i8_depthwise_avx2 =
     i8_depthwise_kernel<Avx2, Avx2>("conv_i8_depthwise_avx2", Isa::avx2);
+extern const Kernel conv_i8_winograd_avx2 =
+    i8_winograd_kernel<Avx2Winograd>("conv_i8_winograd_avx2", Isa::avx2);
 
 }  // namespace pyedge
