@@ -13,9 +13,11 @@ set(PYEDGE_FLAGS_x86_avxvnni -mavx2 -mfma -mavxvnni)
 set(PYEDGE_FLAGS_x86_avx512vnni -mavx2 -mfma -mavx512f -mavx512bw -mavx512dq -mavx512vl
     -mavx512vnni -mprefer-vector-width=512)
 set(PYEDGE_FLAGS_x86_amx ${PYEDGE_FLAGS_x86_avx512vnni} -mamx-tile -mamx-int8)
+set(PYEDGE_FLAGS_x86_sha -msha -msse4.1)
 set(PYEDGE_FLAGS_arm_neon -march=armv8-a)
 set(PYEDGE_FLAGS_arm_dotprod -march=armv8.2-a+dotprod)
 set(PYEDGE_FLAGS_arm_i8mm -march=armv8.2-a+dotprod+i8mm)
+set(PYEDGE_FLAGS_arm_sha2 -march=armv8-a+crypto)
 
 # Tiles fill the register file; GCC's scheduling before register allocation makes it spill them.
 if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")

@@ -13,7 +13,7 @@ from pyedge.errors import (
     UnsupportedError,
 )
 from pyedge.metadata import Metadata, Preprocessing
-from pyedge.session import Session, TensorInfo, features
+from pyedge.session import Session, TensorInfo, features, set_thread_budget
 
 __version__ = "0.1.0"
 
@@ -30,4 +30,5 @@ __all__ = [
     "UnsupportedError",
     "__version__",
     "features",
+    "set_thread_budget",
 ]

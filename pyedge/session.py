@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,7 +35,8 @@ class Session:
 
     Sessions are independent of each other; calls on one session are serialized, so it may be
     shared between Python threads without gain. The first run of an input shape makes a plan for
-    it, later ones reuse it.
+    it, later ones reuse it. All sessions of a process together keep no more threads at work than
+    it has CPUs, see `set_thread_budget`.
 
     Args:
         path: a native model file, its bytes, or another session whose model and packed weights
@@ -42,6 +45,13 @@ class Session:
             idle.
         isa: the instruction set to use at best, by name (see `pyedge.features`); by default the
             environment variable PYEDGE_ISA, else the best that this CPU has.
+        affinity: the CPUs to run on, of those that the process may use: "all", or only the "big" or
+            the "little" ones of a processor that has two kinds. The thread that calls `run` moves
+            there until `run` returns.
+        cache: a file `*.pyepack` for the packed weights, or a folder in which each model gets one.
+            Packed weights are written there once and mapped on the next start. A file that is
+            damaged, of another model or of another version is written anew. Nothing else may
+            change it while it is in use.
 
     Raises:
         InvalidModelError: the file is not a model, or was altered.
@@ -54,9 +64,14 @@ class Session:
         path: str | os.PathLike[str] | bytes | Session,
         threads: int = 1,
         isa: str | None = None,
+        *,
+        affinity: str = "all",
+        cache: str | os.PathLike[str] | None = None,
     ) -> None:
         self._model: _core.Model
         if isinstance(path, Session):
+            if cache is not None:
+                raise InvalidArgumentError("cache: give it where the model itself is loaded")
             self._model = path._model
         elif isinstance(path, bytes):
             self._model = _core.Model.load_bytes(path)
@@ -66,7 +81,10 @@ class Session:
                 pass
             self._model = _core.Model.load_file(name)
         check_threads(threads)
-        self._core = _core.Session(self._model, threads, isa or "", False)
+        self._affinity = affinity
+        self._core = _core.Session(self._model, threads, isa or "", affinity, False)
+        if cache is not None:
+            self._model.use_cache(str(_cache_file(Path(cache), self.sha256)))
         self._taps: _core.Session | None = None
 
     @property
@@ -95,6 +113,11 @@ class Session:
     @property
     def threads(self) -> int:
         return self._core.threads
+
+    @property
+    def cpus(self) -> list[int]:
+        """The CPUs that the session keeps to; empty where it may use any."""
+        return self._core.cpus
 
     @property
     def sha256(self) -> str:
@@ -156,7 +179,7 @@ class Session:
         Rank-4 activations are NHWC, i8 ones come as int8. `names` picks some of them.
         """
         if self._taps is None:
-            self._taps = _core.Session(self._model, self.threads, self.isa, True)
+            self._taps = _core.Session(self._model, self.threads, self.isa, self._affinity, True)
         if names is not None and not names:
             return {}
         return self._taps.run_taps(_arrays(x), list(names or []))
@@ -165,8 +188,19 @@ class Session:
         """Seconds of each layer in each run: float64 [repeats, layers], layers as in `describe`."""
         return self._core.profile(_arrays(x), repeats)
 
+    def prepare(self, shapes: Sequence[Sequence[int]] | None = None) -> None:
+        """Makes the plan for these input shapes now, so that the first run takes no longer than
+        others; shapes as for `describe`.
+        """
+        self._core.prepare([list(shape) for shape in shapes or self._sized_inputs()])
+
     def describe(self, shapes: Sequence[Sequence[int]] | None = None) -> dict[str, Any]:
         """Layers (name, op, kernel, input and output tensors, macs, weight bytes) and totals.
+
+        Bytes in memory: `arena_bytes` and `scratch_bytes` are this session's, `packed_bytes` (of
+        which `mapped_bytes` come from the cache) and `model_bytes`, what is left of the file once
+        its weights are packed, are shared by the sessions of the model. `cache_problem` says why
+        the cache could not be written.
 
         Args:
             shapes: one for each input; by default a batch of 1 at the model's own size, or 320
@@ -179,8 +213,7 @@ class Session:
             "isa": self.isa,
             "sha256": self.sha256,
             "file_bytes": self._model.file_bytes,
-            "arena_bytes": self._core.arena_bytes,
-            "packed_bytes": self._core.prepared_bytes,
+            **self._core.memory(),
             "macs": sum(layer["macs"] for layer in layers),
             "layers": layers,
         }
@@ -218,6 +251,26 @@ def _arrays(x: np.ndarray | Sequence[np.ndarray]) -> list[np.ndarray]:
                 f"input: must be a float32 NumPy array, got {type(array).__name__}"
             )
     return arrays
+
+
+def _cache_file(cache: Path, sha256: str) -> Path:
+    path = cache / f"{sha256[:32]}.pyepack" if cache.is_dir() else cache
+    if not path.parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path.parent))
+    return path
+
+
+def set_thread_budget(threads: int) -> None:
+    """Sets how many threads the sessions of this process may keep at work together.
+
+    By default as many as the process has CPUs. Whoever calls a session always works; threads of
+    its own join in as long as there is room.
+
+    Raises:
+        InvalidArgumentError: not a number from 1 to 256.
+    """
+    check_threads(threads)
+    _core.set_thread_budget(threads)
 
 
 def features() -> dict[str, Any]:

@@ -259,6 +259,19 @@ def test_bench(model: Path) -> None:
     assert "median" in cli("bench", model, "--repeats", 2).output
 
 
+def test_bench_shows_start_and_memory(model: Path, tmp_path: Path) -> None:
+    options = ("--repeats", 1, "--cache", tmp_path, "--affinity", "big")
+    first = cli_json("bench", model, *options)
+    second = cli_json("bench", model, *options)
+    assert second["load_seconds"] > 0
+    assert first["memory"]["mapped_bytes"] == 0
+    assert second["memory"]["mapped_bytes"] == second["memory"]["packed_bytes"]
+    assert second["memory"]["arena_bytes"] > 0
+    shown = cli("bench", model, *options).output
+    assert "loaded and packed in" in shown
+    assert len(list(tmp_path.glob("*.pyepack"))) == 1
+
+
 def test_evaluate(model: Path, faces: Path, tmp_path: Path) -> None:
     pairs = tmp_path / "pairs.csv"
     rows = ["fold,first,second,same"]
@@ -291,6 +304,8 @@ def test_mistakes_are_one_line(model: Path, faces: Path, tmp_path: Path) -> None
         ("size '8'", "inspect", model, "--size", "8"),
         ("z80", "run", model, image, "--isa", "z80"),
         ("threads", "bench", model, "--threads", 100000),
+        ("all, big or little", "bench", model, "--affinity", "medium"),
+        ("not a file of packed weights", "bench", model, "--cache", model),
         ("one kind", "run", model, image, not_npy),
         (".npy", "run", model, not_npy),
         ("not an image", "run", model, text),

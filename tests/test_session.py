@@ -6,15 +6,18 @@ import math
 import os
 import signal
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import pyedge
+from pyedge import _core
 from pyedge.converters import native
 from pyedge.converters.ir import Graph, Node, Tensor
 
+AFFINITIES = ("all", "big", "little")
 ISAS = [name for name, row in pyedge.features()["isa"].items() if row["available"]]
 INFINITY = float("inf")
 
@@ -67,6 +70,15 @@ def model() -> bytes:
     return native.write(network())
 
 
+@pytest.fixture
+def room_for_threads() -> Iterator[None]:
+    """Threads run at once however few CPUs there are."""
+    before = _core.thread_budget()
+    pyedge.set_thread_budget(8)
+    yield
+    pyedge.set_thread_budget(before)
+
+
 def images(batch: int, height: int = 13, width: int = 18) -> np.ndarray:
     return np.random.default_rng(batch).normal(size=(batch, 3, height, width)).astype(np.float32)
 
@@ -91,10 +103,42 @@ def test_a_batch_gives_the_bytes_of_its_images(model: bytes, isa: str, batch: in
 
 @pytest.mark.parametrize("threads", [2, 3, 4])
 @pytest.mark.parametrize("isa", ISAS)
-def test_threads_do_not_change_the_result(model: bytes, isa: str, threads: int) -> None:
+def test_threads_do_not_change_the_result(
+    model: bytes, isa: str, threads: int, room_for_threads: None
+) -> None:
     x = images(3)
     expected = pyedge.Session(model, isa=isa).run(x)[0]
-    assert pyedge.Session(model, threads, isa).run(x)[0].tobytes() == expected.tobytes()
+    for affinity in AFFINITIES:
+        session = pyedge.Session(model, threads, isa, affinity=affinity)
+        assert session.run(x)[0].tobytes() == expected.tobytes()
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="needs Linux's affinity")
+def test_the_caller_keeps_its_cpus(model: bytes) -> None:
+    before = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {max(before)})
+        for affinity in AFFINITIES:
+            session = pyedge.Session(model, 2, affinity=affinity)
+            # One CPU is big and little at once; where the system tells nothing of it, any will do.
+            assert session.cpus in ([], [max(before)])
+            session.run(images(1))
+            assert os.sched_getaffinity(0) == {max(before)}
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def test_unknown_affinities_are_refused(model: bytes) -> None:
+    with pytest.raises(pyedge.InvalidArgumentError, match="all, big or little"):
+        pyedge.Session(model, affinity="medium")
+
+
+def test_the_thread_budget_is_a_number_of_threads(room_for_threads: None) -> None:
+    pyedge.set_thread_budget(3)
+    assert _core.thread_budget() == 3
+    for wrong in (0, -1, 1.5, "2", 100_000):
+        with pytest.raises(pyedge.InvalidArgumentError, match="threads"):
+            pyedge.set_thread_budget(wrong)  # type: ignore[arg-type]
 
 
 def test_shapes_may_alternate(model: bytes) -> None:
@@ -208,6 +252,17 @@ def test_describe_counts_multiply_accumulates(model: bytes) -> None:
     assert description["arena_bytes"] > 0
 
 
+def test_prepare_makes_the_plan(model: bytes) -> None:
+    session = pyedge.Session(model)
+    session.prepare([[2, 3, 13, 18]])
+    memory = session.describe([[2, 3, 13, 18]])
+    assert memory["arena_bytes"] > 0
+    session.run(images(2))
+    assert session.describe([[2, 3, 13, 18]]) == memory
+    with pytest.raises(pyedge.InvalidArgumentError, match="max_pool"):
+        session.prepare([[1, 3, 1, 1]])
+
+
 def test_taps_are_the_activations(model: bytes) -> None:
     session = pyedge.Session(model)
     x = images(2)
@@ -226,7 +281,7 @@ def test_profile_times_every_layer(model: bytes) -> None:
     assert (seconds >= 0).all()
 
 
-def test_one_session_serves_several_threads(model: bytes) -> None:
+def test_one_session_serves_several_threads(model: bytes, room_for_threads: None) -> None:
     session = pyedge.Session(model, threads=2)
     inputs = [images(1 + i % 3, 9 + i, 12) for i in range(4)]
     expected = [pyedge.Session(model).run(x)[0].tobytes() for x in inputs]
@@ -244,7 +299,7 @@ def test_one_session_serves_several_threads(model: bytes) -> None:
     assert not wrong
 
 
-def test_a_forked_child_gets_its_own_threads(model: bytes) -> None:
+def test_a_forked_child_gets_its_own_threads(model: bytes, room_for_threads: None) -> None:
     session = pyedge.Session(model, threads=3)
     x = images(3)
     expected = session.run(x)[0].tobytes()

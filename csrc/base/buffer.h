@@ -46,6 +46,10 @@ class AlignedBuffer {
     return true;
   }
 
+  // Gives the whole pages between the two offsets back to the system; they read as zeros then, or
+  // as before where the system has no such call.
+  void release_pages(size_t begin, size_t end);
+
   uint8_t* data() { return data_; }
   const uint8_t* data() const { return data_; }
   size_t size() const { return bytes_; }

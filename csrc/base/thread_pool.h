@@ -3,12 +3,25 @@
 #pragma once
 
 #include <cstddef>
+#include <vector>
+
+#include "base/thread_budget.h"
 
 namespace pyedge {
 
+struct PoolOptions {
+  int threads = 1;
+  std::vector<int>
+      cpus;  // that the workers stay on; empty: those of the thread that makes the pool
+  // The CPUs differ in speed: who is done takes more, instead of all getting the same share.
+  bool unequal = false;
+  ThreadBudget* budget = nullptr;  // null: that of the process
+};
+
 class ThreadPool {
  public:
-  explicit ThreadPool(int threads);
+  explicit ThreadPool(const PoolOptions& options);
+  explicit ThreadPool(int threads) : ThreadPool(PoolOptions{threads, {}, false, nullptr}) {}
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;
@@ -16,14 +29,16 @@ class ThreadPool {
   // At most as many as asked for: fewer where the system gives no more.
   int threads() const;
 
-  // Calls body(context, thread, begin, end) on each thread with its share of [0, tasks) and
-  // returns when all are done. One caller at a time. Does not allocate, except once in the child
-  // of a fork, where the workers are gone and are made anew.
+  // Calls body(context, thread, begin, end) on the caller and on as many workers as the budget has
+  // room for, which share [0, tasks) between them, and returns when all are done. One caller at a
+  // time. Does not allocate, except once in the child of a fork, where the workers are gone and are
+  // made anew.
   using Body = void (*)(void* context, int thread, size_t begin, size_t end);
   void run(size_t tasks, Body body, void* context);
 
  private:
   struct State;
+  PoolOptions options_;
   State* state_;
 };
 

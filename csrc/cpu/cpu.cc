@@ -42,12 +42,15 @@ CpuFeatures detect() {
   CpuFeatures result{kX86, 0};
   uint32_t a, b, c, d;
   if (!__get_cpuid(1, &a, &b, &c, &d)) return result;
+  const bool ssse3 = c >> 9 & 1, sse41 = c >> 19 & 1;
   const bool fma = c >> 12 & 1, xsave = c >> 27 & 1, avx = c >> 28 & 1;
+  if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return result;
+  if (ssse3 && sse41 && (b >> 29 & 1)) result.bits |= kSha256;
   if (!xsave || !avx) return result;
   const uint64_t states = saved_states();
   const bool ymm = (states & 0x6) == 0x6, zmm = (states & 0xe6) == 0xe6;
   const bool tiles = (states & 0x60000) == 0x60000;
-  if (!ymm || !__get_cpuid_count(7, 0, &a, &b, &c, &d)) return result;
+  if (!ymm) return result;
   const uint32_t subleaves = a;
   if (b >> 5 & 1) result.bits |= kAvx2;
   if (fma) result.bits |= kFma;
@@ -64,7 +67,9 @@ CpuFeatures detect() {
 CpuFeatures detect() {
   CpuFeatures result{kArm, kNeon};
 #if defined(__linux__)
-  constexpr unsigned long kHasDotProd = 1ul << 20, kHasI8mm = 1ul << 13;  // of two words
+  constexpr unsigned long kHasSha2 = 1ul << 6, kHasDotProd = 1ul << 20;  // of the first word
+  constexpr unsigned long kHasI8mm = 1ul << 13;                          // of the second
+  if (getauxval(AT_HWCAP) & kHasSha2) result.bits |= kSha256;
   if (getauxval(AT_HWCAP) & kHasDotProd) result.bits |= kDotProd;
   if (getauxval(AT_HWCAP2) & kHasI8mm) result.bits |= kI8mm;
 #endif
@@ -107,7 +112,7 @@ const CpuFeatures& cpu_features() {
 
 std::vector<std::string> feature_names(const CpuFeatures& features) {
   static constexpr const char* kNames[] = {"avx2",     "fma",  "avx512",  "avx512vnni", "avxvnni",
-                                           "amx_int8", "neon", "dotprod", "i8mm"};
+                                           "amx_int8", "neon", "dotprod", "i8mm",       "sha256"};
   std::vector<std::string> names;
   for (size_t bit = 0; bit < std::size(kNames); ++bit) {
     if (features.bits >> bit & 1) names.emplace_back(kNames[bit]);

@@ -19,6 +19,7 @@ enum CpuFeature : uint32_t {
   kNeon = 1u << 6,
   kDotProd = 1u << 7,
   kI8mm = 1u << 8,
+  kSha256 = 1u << 9,  // SHA-NI, or ARM's SHA-2
 };
 
 enum Architecture : uint32_t { kAnyArch, kX86, kArm };

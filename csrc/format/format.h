@@ -21,6 +21,7 @@
 #include <string>
 
 #include "base/buffer.h"
+#include "base/file.h"
 #include "base/status.h"
 #include "graph/graph.h"
 
@@ -39,7 +40,9 @@ constexpr FormatLimits kFormatLimits;
 // A model in memory: the graph and the bytes its constants point into. Immutable and shared.
 struct Model {
   Graph graph;
-  AlignedBuffer bytes;
+  // Constants that no kernel reads any more may be gone from here: runtime/residency.h.
+  mutable AlignedBuffer bytes;
+  File file;  // that they are read from again; not open where the model came from memory
   size_t file_bytes = 0;
   std::string sha256;  // hexadecimal, of the file
 };
@@ -52,5 +55,8 @@ struct ReadOptions {
 Status read_model(const uint8_t* data, size_t bytes, const ReadOptions& options,
                   std::shared_ptr<const Model>* model);
 Status read_model_file(const std::string& path, std::shared_ptr<const Model>* model);
+
+// The same bytes of the same file once more; an error where it has changed.
+Status reread_model(const Model& model, AlignedBuffer* bytes);
 
 }  // namespace pyedge

@@ -1,11 +1,10 @@
 #include <algorithm>
-#include <cerrno>
+#include <array>
 #include <cmath>
-#include <cstdio>
 #include <cstring>
 #include <limits>
 
-#include "base/sha256.h"
+#include "digest/sha256.h"
 #include "format/format.h"
 #include "graph/validate.h"
 #include "kernels/kernel.h"
@@ -67,6 +66,25 @@ bool is_utf8(const uint8_t* s, size_t bytes) {
     i += length;
   }
   return true;
+}
+
+using Digest = std::array<uint8_t, 32>;
+
+// Of a file with zeros in the place of its digest.
+Digest digest_of(const uint8_t* data, size_t bytes) {
+  Sha256 sha;
+  const uint8_t zeros[kHeaderBytes - kDigestAt] = {};
+  sha.update(data, kDigestAt);
+  sha.update(zeros, sizeof zeros);
+  sha.update(data + kHeaderBytes, bytes - kHeaderBytes);
+  return sha.digest();
+}
+
+std::string to_hex(const Digest& digest) {
+  constexpr char kHex[] = "0123456789abcdef";
+  std::string hex;
+  for (const uint8_t byte : digest) hex += {kHex[byte >> 4], kHex[byte & 15]};
+  return hex;
 }
 
 class Reader {
@@ -164,19 +182,11 @@ class Reader {
 
   Status check_digest(const ReadOptions& options, Model* model) {
     if (!options.verify_digest) return {};
-    Sha256 sha;
-    const uint8_t zeros[32] = {};
-    sha.update(data_, kDigestAt);
-    sha.update(zeros, 32);
-    sha.update(data_ + kHeaderBytes, bytes_ - kHeaderBytes);
-    const auto digest = sha.digest();
-    if (std::memcmp(digest.data(), data_ + kDigestAt, 32) != 0) {
+    const Digest digest = digest_of(data_, bytes_);
+    if (std::memcmp(digest.data(), data_ + kDigestAt, digest.size()) != 0) {
       return invalid_model("digest: the file was altered or damaged after it was written");
     }
-    for (const uint8_t byte : digest) {
-      constexpr char kHex[] = "0123456789abcdef";
-      model->sha256 += {kHex[byte >> 4], kHex[byte & 15]};
-    }
+    model->sha256 = to_hex(digest);
     return {};
   }
 
@@ -332,31 +342,42 @@ Status read_model(const uint8_t* data, size_t bytes, const ReadOptions& options,
 }
 
 Status read_model_file(const std::string& path, std::shared_ptr<const Model>* model) {
-  const std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::fopen(path.c_str(), "rb"),
-                                                             std::fclose);
-  if (!file) return {StatusCode::kIo, path + ": " + std::strerror(errno)};
-  long size = -1;
-  if (std::fseek(file.get(), 0, SEEK_END) == 0) size = std::ftell(file.get());
-  if (size < 0 || std::fseek(file.get(), 0, SEEK_SET) != 0) {
-    return {StatusCode::kIo, path + ": " + std::strerror(errno)};
-  }
-  const auto bytes = static_cast<size_t>(size);
+  const auto named = [&](const Status& status) {
+    return Status(status.code(), path + ": " + status.message());
+  };
+  auto result = std::make_shared<Model>();
+  PYEDGE_RETURN_IF_ERROR(File::open(path, &result->file));
+  size_t bytes = 0;
+  if (Status status = result->file.size(&bytes); !status.ok()) return named(status);
   if (bytes > kFormatLimits.file_bytes) {
     return invalid_model(path + ": larger than the format allows");
   }
-  auto result = std::make_shared<Model>();
   if (!result->bytes.allocate(bytes + kSlack)) {
     return {StatusCode::kOutOfMemory, path + ": no memory for " + std::to_string(bytes) + " bytes"};
   }
-  if (std::fread(result->bytes.data(), 1, bytes, file.get()) != bytes) {
-    return {StatusCode::kIo, path + ": cannot be read: " + std::strerror(errno)};
+  // Not mapped: a file that is cut short while it is in use would end the program.
+  if (Status status = result->file.read(result->bytes.data(), bytes); !status.ok()) {
+    return named(status);
   }
   result->file_bytes = bytes;
   if (Status status = Reader(result->bytes.data(), bytes).read({}, result.get()); !status.ok()) {
-    return {status.code(), path + ": " + status.message()};
+    return named(status);
   }
   *model = std::move(result);
   return {};
+}
+
+Status reread_model(const Model& model, AlignedBuffer* bytes) {
+  if (!bytes->allocate(model.file_bytes)) {
+    return {StatusCode::kOutOfMemory, "no memory to read the model's weights again"};
+  }
+  Status status = model.file.read(bytes->data(), model.file_bytes);
+  if (status.ok() && to_hex(digest_of(bytes->data(), model.file_bytes)) != model.sha256) {
+    status = {StatusCode::kIo, "altered"};
+  }
+  if (status.ok()) return {};
+  return {StatusCode::kIo, "the model's file was overwritten while it was in use (" +
+                               status.message() + "): load it again"};
 }
 
 }  // namespace pyedge

@@ -23,8 +23,9 @@ namespace {
 // A kernel that prepares nothing and needs no scratch.
 constexpr Kernel plain_kernel(const char* name, Op op, Isa isa, bool (*accepts)(const OpArgs&),
                               size_t (*tasks)(const OpArgs&),
-                              void (*run)(const OpArgs&, const void*, void*, size_t, size_t)) {
-  return {name, op, isa, accepts, nullptr, nullptr, nullptr, nullptr, tasks, run};
+                              void (*run)(const OpArgs&, const void*, void*, size_t, size_t),
+                              uint32_t in_place = 0) {
+  return {name, op, isa, accepts, nullptr, nullptr, nullptr, nullptr, tasks, run, 0, in_place};
 }
 
 inline bool has_dtypes(const OpArgs& args, DType in, DType out) {

@@ -19,7 +19,8 @@ const Kernel* const* kernels(size_t* count) {
   return kKernels;
 }
 
-const Kernel* select_kernel(const OpArgs& args, Isa limit, const CpuFeatures& features) {
+const Kernel* select_kernel(const OpArgs& args, Isa limit, const CpuFeatures& features,
+                            const std::function<bool(const Kernel&)>& suits) {
   const Op op = args.op == Op::k_fully_connected ? Op::k_conv : args.op;
   const Kernel* best = nullptr;
   double best_cost = 0.0;
@@ -32,12 +33,19 @@ const Kernel* select_kernel(const OpArgs& args, Isa limit, const CpuFeatures& fe
                         : kernel->isa == Isa::reference ? 1000.0
                                                         : 1.0;
     // At equal cost the better instruction set wins.
-    if (best == nullptr || cost < best_cost || (cost == best_cost && kernel->isa > best->isa)) {
+    const bool better =
+        best == nullptr || cost < best_cost || (cost == best_cost && kernel->isa > best->isa);
+    if (better && (kernel->suits == nullptr || suits(*kernel))) {
       best = kernel;
       best_cost = cost;
     }
   }
   return best;
+}
+
+const Kernel* select_kernel(const OpArgs& args, Isa limit, const CpuFeatures& features) {
+  return select_kernel(args, limit, features,
+                       [&](const Kernel& kernel) { return kernel.suits(args); });
 }
 
 }  // namespace pyedge

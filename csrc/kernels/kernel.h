@@ -8,6 +8,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 
 #include "cpu/cpu.h"
 #include "graph/graph.h"
@@ -58,13 +59,16 @@ struct Kernel {
   const char* name;  // <op>_<dtype>_<isa>, as in the table
   Op op;
   Isa isa;
-  // Whether it takes these dtypes and shapes. Data pointers of activations are null here.
+  // Whether it takes these dtypes and shapes. Only `suits`, `prepare` and `run` read data: anywhere
+  // else pointers to it are null or lead nowhere.
   bool (*accepts)(const OpArgs&);
   // Relative time for these shapes against the other kernels of the same op; the least wins.
   // Null means 1 for an optimized kernel and 1000 for a reference.
   double (*cost)(const OpArgs&);
   // Packing: a function of constants, attributes and quantization only, never of the sizes of
-  // the activations, because the block is shared by all plans. Null where nothing is prepared.
+  // the activations, because the block is shared by all plans, and never of the machine, because
+  // it may be kept in a file. For the same reason `run` takes only values from it, nothing that
+  // decides which memory is touched. Null where nothing is prepared.
   size_t (*prepared_bytes)(const OpArgs&);
   void (*prepare)(const OpArgs&, void* prepared);
   // Scratch for each thread. Null means none.
@@ -73,13 +77,25 @@ struct Kernel {
   // number of threads.
   size_t (*tasks)(const OpArgs&);
   void (*run)(const OpArgs&, const void* prepared, void* scratch, size_t begin, size_t end);
+  // Input slots, a bit each, of which `prepare` took in all that `run` needs: `run` reads none of
+  // their data, which may be gone by then.
+  uint32_t packs = 0;
+  // Input slots, a bit each, that may lie where the output does if they have its dtype and number
+  // of elements: a task reads of them only elements whose output it writes itself, and each before
+  // it writes that output.
+  uint32_t in_place = 0;
+  // Whether the values of the constants allow it, for a kernel that prepares something; asked once
+  // for a node. Null means that any do.
+  bool (*suits)(const OpArgs&) = nullptr;
 };
 
 // All compiled kernels, in the order of the tables.
 const Kernel* const* kernels(size_t* count);
 
 // The cheapest kernel that takes the arguments on an ISA no better than `limit`, for a CPU with
-// these features. Null where there is none.
+// these features. Null where there is none. `suits` answers for Kernel::suits.
+const Kernel* select_kernel(const OpArgs& args, Isa limit, const CpuFeatures& features,
+                            const std::function<bool(const Kernel&)>& suits);
 const Kernel* select_kernel(const OpArgs& args, Isa limit, const CpuFeatures& features);
 
 }  // namespace pyedge

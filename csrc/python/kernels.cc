@@ -154,6 +154,40 @@ std::unique_ptr<Case> make_case(const std::string& op, const std::vector<int32_t
   return made;
 }
 
+// What Kernel::packs says is never read again shows in the result if it is.
+void forget_packed_inputs(Case* c, const Kernel& kernel) {
+  for (size_t slot = 0; slot < static_cast<size_t>(c->args.input_count); ++slot) {
+    AlignedBuffer& buffer = c->buffers[slot];
+    if (kernel.packs >> slot & 1 && buffer.size() > 0) {
+      std::memset(buffer.data(), 0x55, buffer.size());
+    }
+  }
+}
+
+// Runs again over each input that Kernel::in_place names and that fits: the bytes stay the same.
+void check_in_place(Case* c, ThreadPool* pool, const Launch& call, size_t out_bytes) {
+  TensorView& y = c->views.back();
+  void* const expected = y.data;
+  for (size_t slot = 0; slot < static_cast<size_t>(c->args.input_count); ++slot) {
+    const TensorView& x = c->views[slot];
+    if (!(call.kernel->in_place >> slot & 1) || !x.present || x.dtype != y.dtype ||
+        x.shape.elements() != y.shape.elements()) {
+      continue;
+    }
+    const std::vector<uint8_t> saved(x.as<uint8_t>(), x.as<uint8_t>() + out_bytes);
+    y.data = x.data;
+    launch(pool, call, call.kernel->tasks(c->args));
+    const bool same = std::memcmp(x.data, expected, out_bytes) == 0;
+    std::memcpy(x.data, saved.data(), out_bytes);
+    y.data = expected;
+    if (!same) {
+      raise_if_error({StatusCode::kUnsupported, std::string(call.kernel->name) +
+                                                    ": other bytes in place of input " +
+                                                    std::to_string(slot)});
+    }
+  }
+}
+
 // None where no kernel (or not the named one) takes the arguments.
 py::object run_op(const std::string& op, const std::vector<int32_t>& ints,
                   const std::vector<float>& floats, const std::vector<py::object>& inputs,
@@ -164,7 +198,8 @@ py::object run_op(const std::string& op, const std::vector<int32_t>& ints,
   const Kernel* kernel = kernel_name.empty()
                              ? select_kernel(c->args, isa_table().back().isa, cpu_features())
                              : find_kernel(kernel_name);
-  if (kernel == nullptr || !runs_on(kernel->isa, cpu_features()) || !kernel->accepts(c->args)) {
+  if (kernel == nullptr || !runs_on(kernel->isa, cpu_features()) || !kernel->accepts(c->args) ||
+      (kernel->suits != nullptr && !kernel->suits(c->args))) {
     return py::none();
   }
   AlignedBuffer prepared, scratch;
@@ -182,11 +217,14 @@ py::object run_op(const std::string& op, const std::vector<int32_t>& ints,
     call.scratch = scratch.data();
   }
   if (!memory) raise_if_error({StatusCode::kOutOfMemory, "no memory"});
+  forget_packed_inputs(c.get(), *kernel);
   {
     const py::gil_scoped_release unlocked;
     const size_t tasks = kernel->tasks(c->args);
     for (int i = 0; i < repeats; ++i) launch(&pool, call, tasks);
   }
+  const TensorView& y = c->output();
+  check_in_place(c.get(), &pool, call, y.shape.elements() * dtype_bytes(y.dtype));
   return to_array(c->output().data, c->output().dtype, c->output().shape);
 }
 

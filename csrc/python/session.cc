@@ -7,6 +7,7 @@
 
 #include "graph/shapes.h"
 #include "python/bindings.h"
+#include "runtime/batch.h"
 
 namespace py = pybind11;
 
@@ -33,6 +34,15 @@ std::shared_ptr<LoadedModel> load_bytes(const py::bytes& bytes) {
   raise_if_error(
       read_model(reinterpret_cast<const uint8_t*>(view.data()), view.size(), {}, &result->model));
   return result;
+}
+
+void use_cache(LoadedModel* loaded, const std::string& path) {
+  Status status;
+  {
+    const py::gil_scoped_release unlocked;
+    status = loaded->prepared.use_file(path, *loaded->model);
+  }
+  raise_if_error(status);
 }
 
 py::dict metadata(const LoadedModel& loaded) {
@@ -100,9 +110,10 @@ py::list infer_outputs(const LoadedModel& loaded, const std::vector<std::vector<
 class PySession {
  public:
   PySession(std::shared_ptr<LoadedModel> model, int threads, const std::string& isa,
-            bool keep_activations) {
+            const std::string& affinity, bool keep_activations) {
     SessionOptions options;
     options.threads = threads, options.isa = isa, options.keep_activations = keep_activations;
+    raise_if_error(parse_affinity(affinity, &options.affinity));
     raise_if_error(Session::create(std::move(model), options, &session_));
   }
 
@@ -112,7 +123,7 @@ class PySession {
     check_finite(inputs);
     const auto lock = acquire();
     const py::ssize_t batch = inputs.shapes[0][0];
-    const bool split = batch > kMaxBatch && splits(inputs);
+    const bool split = batch > kMaxBatch && images_are_independent(graph, inputs.shapes);
     const py::ssize_t piece = split ? kMaxBatch : batch;
     std::vector<py::array_t<float>> outputs;
     for (py::ssize_t first = 0; first < batch; first += piece) {
@@ -175,6 +186,11 @@ class PySession {
     return seconds;
   }
 
+  void prepare(const std::vector<std::vector<int32_t>>& input_shapes) {
+    const auto lock = acquire();
+    planned(to_shapes(session_->graph(), input_shapes));
+  }
+
   py::list layers(const std::vector<std::vector<int32_t>>& input_shapes) {
     const auto lock = acquire();
     const Session::Plan& plan = planned(to_shapes(session_->graph(), input_shapes));
@@ -185,8 +201,22 @@ class PySession {
 
   std::string isa() const { return isa_table()[static_cast<size_t>(session_->isa())].name; }
   int threads() const { return session_->threads(); }
-  size_t arena_bytes() const { return session_->arena_bytes(); }
-  size_t prepared_bytes() const { return session_->model().prepared.bytes(); }
+  std::vector<int> cpus() const { return session_->cpus(); }
+
+  // Bytes in memory by what they are for, and why the file of packed weights could not be written.
+  py::dict memory() const {
+    const LoadedModel& loaded = session_->model();
+    const PreparedCache::Usage usage = loaded.prepared.usage(*loaded.model);
+    py::dict d;
+    d["arena_bytes"] = session_->arena_bytes();
+    d["scratch_bytes"] = session_->scratch_bytes();
+    d["packed_bytes"] = usage.packed_bytes;
+    d["mapped_bytes"] = usage.mapped_bytes;
+    d["model_bytes"] = usage.model_bytes;
+    d["cache_problem"] =
+        usage.file.ok() ? py::object(py::none()) : py::object(py::str(usage.file.message()));
+    return d;
+  }
 
  private:
   struct Inputs {
@@ -202,7 +232,12 @@ class PySession {
 
   Session::Plan& planned(const std::vector<Shape>& shapes) {
     Session::Plan* plan = nullptr;
-    raise_if_error(session_->plan(shapes, &plan));
+    Status status;
+    {
+      const py::gil_scoped_release unlocked;  // another session may be packing the weights
+      status = session_->plan(shapes, &plan);
+    }
+    raise_if_error(status);
     return *plan;
   }
 
@@ -249,24 +284,6 @@ class PySession {
                                       graph.tensors[static_cast<size_t>(graph.inputs[i])].name +
                                       ": holds a value that is not finite"));
     }
-  }
-
-  // Whether the first axis of every input and output is the batch.
-  bool splits(const Inputs& inputs) {
-    const Graph& graph = session_->graph();
-    std::vector<Shape> shapes = inputs.shapes, inferred;
-    for (size_t i = 0; i < shapes.size(); ++i) {
-      if (shapes[i][0] != shapes[0][0] ||
-          graph.tensors[static_cast<size_t>(graph.inputs[i])].shape[0] != kAnyDim) {
-        return false;
-      }
-    }
-    for (Shape& shape : shapes) shape[0] = kMaxBatch;
-    raise_if_error(infer_shapes(graph, shapes, &inferred));
-    for (const int32_t index : graph.outputs) {
-      if (inferred[static_cast<size_t>(index)][0] != kMaxBatch) return false;
-    }
-    return true;
   }
 
   void run_into_scratch(const Session::Plan& plan, const Inputs& inputs, double* step_seconds) {
@@ -329,22 +346,29 @@ void bind_session(py::module_& m) {
   py::class_<LoadedModel, std::shared_ptr<LoadedModel>>(m, "Model")
       .def_static("load_file", &load_file, py::arg("path"))
       .def_static("load_bytes", &load_bytes, py::arg("data"))
+      .def("use_cache", &use_cache, py::arg("path"))
       .def_property_readonly("metadata", &metadata)
       .def_property_readonly("file_bytes", [](const LoadedModel& l) { return l.model->file_bytes; })
       .def_property_readonly("sha256", [](const LoadedModel& l) { return l.model->sha256; })
       .def_property_readonly("inputs", &input_infos)
       .def("infer_outputs", &infer_outputs, py::arg("shapes"));
   py::class_<PySession>(m, "Session")
-      .def(py::init<std::shared_ptr<LoadedModel>, int, const std::string&, bool>(),
-           py::arg("model"), py::arg("threads"), py::arg("isa"), py::arg("keep_activations"))
+      .def(py::init<std::shared_ptr<LoadedModel>, int, const std::string&, const std::string&,
+                    bool>(),
+           py::arg("model"), py::arg("threads"), py::arg("isa"), py::arg("affinity"),
+           py::arg("keep_activations"))
       .def("run", &PySession::run, py::arg("inputs"))
       .def("run_taps", &PySession::run_taps, py::arg("inputs"), py::arg("names"))
       .def("profile", &PySession::profile, py::arg("inputs"), py::arg("repeats"))
+      .def("prepare", &PySession::prepare, py::arg("shapes"))
       .def("layers", &PySession::layers, py::arg("shapes"))
       .def_property_readonly("isa", &PySession::isa)
       .def_property_readonly("threads", &PySession::threads)
-      .def_property_readonly("arena_bytes", &PySession::arena_bytes)
-      .def_property_readonly("prepared_bytes", &PySession::prepared_bytes);
+      .def_property_readonly("cpus", &PySession::cpus)
+      .def("memory", &PySession::memory);
+  m.def("thread_budget", [] { return thread_budget().limit(); });
+  m.def(
+      "set_thread_budget", [](int limit) { thread_budget().set_limit(limit); }, py::arg("limit"));
 }
 
 }  // namespace pyedge

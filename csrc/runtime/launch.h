@@ -15,6 +15,12 @@ struct Launch {
   size_t scratch_stride;  // a multiple of kAlignment
 };
 
+// On the calling thread.
+inline void launch_alone(const Launch& call, size_t tasks) {
+  const ScopedFpState fp_state;
+  call.kernel->run(*call.args, call.prepared, call.scratch, 0, tasks);
+}
+
 inline void launch(ThreadPool* pool, Launch call, size_t tasks) {
   pool->run(
       tasks,

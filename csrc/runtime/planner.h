@@ -1,7 +1,9 @@
-// Where each activation lies in the arena: a pure function of graph and shapes.
+// Where each activation lies in the arena: a pure function of graph, shapes and what the
+// kernels allow.
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <vector>
 
 #include "graph/graph.h"
@@ -13,8 +15,11 @@ struct MemoryPlan {
   size_t arena_bytes = 0;
 };
 
-// Tensors whose lifetimes overlap do not overlap in memory, kSlack included. The output of a
-// reshape is its input. keep_all gives every tensor a place of its own until the end.
-MemoryPlan plan_memory(const Graph& graph, const std::vector<Shape>& shapes, bool keep_all);
+// Tensors whose lifetimes overlap do not overlap in memory, kSlack included, with two exceptions:
+// the output of a reshape is its input, and an output takes the place of an input that dies with
+// its node where `in_place` (by node, as Kernel::in_place) allows it. keep_all gives every tensor
+// but a reshape's output a place of its own until the end.
+MemoryPlan plan_memory(const Graph& graph, const std::vector<Shape>& shapes,
+                       const std::vector<uint32_t>& in_place, bool keep_all);
 
 }  // namespace pyedge

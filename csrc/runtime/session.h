@@ -11,6 +11,7 @@
 #include "base/status.h"
 #include "base/thread_pool.h"
 #include "cpu/cpu.h"
+#include "cpu/topology.h"
 #include "format/format.h"
 #include "kernels/kernel.h"
 #include "runtime/planner.h"
@@ -26,6 +27,7 @@ struct LoadedModel {
 
 struct SessionOptions {
   int threads = 1;
+  Affinity affinity = Affinity::kAll;
   std::string isa;  // empty: the environment variable PYEDGE_ISA, else the best there is
   bool keep_activations = false;  // every tensor stays readable after a run
   size_t max_arena_bytes = size_t{8} << 30;
@@ -44,11 +46,15 @@ class Session {
   };
   struct Plan {
     std::vector<Shape> input_shapes;
-    std::vector<Shape> shapes;  // by tensor
-    MemoryPlan memory;
-    std::vector<Step> steps;
-    size_t scratch_bytes = 0;           // for each thread
-    const uint8_t* bound_to = nullptr;  // the arena that the views point into
+    std::vector<Shape> shapes;  // by tensor, of the whole batch
+    // With 1 all threads share each step. With more the batch is cut into so many pieces, and each
+    // thread runs all the steps of a piece, in an arena of its own.
+    size_t pieces = 1;
+    MemoryPlan memory;                           // of a piece
+    std::vector<Step> steps;                     // on the first arena
+    std::vector<std::vector<Step>> other_steps;  // the same on the arenas of the other threads
+    size_t scratch_bytes = 0;                    // for each thread
+    const uint8_t* bound_to = nullptr;           // the arena that the views point into
   };
 
   static Status create(std::shared_ptr<LoadedModel> model, const SessionOptions& options,
@@ -58,13 +64,16 @@ class Session {
   const LoadedModel& model() const { return *model_; }
   Isa isa() const { return isa_; }
   int threads() const { return pool_.threads(); }
+  const std::vector<int>& cpus() const { return cpus_; }
   size_t arena_bytes() const { return arena_.size(); }
+  size_t scratch_bytes() const { return scratch_.size(); }
 
   // The plan for these input shapes, made now if there is none. It stays valid until the next call.
   Status plan(const std::vector<Shape>& input_shapes, Plan** plan);
 
-  // Runs a plan of this session: inputs and outputs by graph input and output, dense.
-  // step_seconds, when given, takes the time of each step.
+  // Runs a plan of this session: inputs and outputs by graph input and output, dense. The calling
+  // thread works too, on the CPUs of the session's affinity until it returns.
+  // step_seconds, when given, takes the time of each step, as the calling thread sees it.
   void run(const Plan& plan, const float* const* inputs, float* const* outputs,
            double* step_seconds = nullptr);
 
@@ -74,16 +83,22 @@ class Session {
   }
 
  private:
-  Session(std::shared_ptr<LoadedModel> model, const SessionOptions& options, Isa isa)
-      : model_(std::move(model)), options_(options), isa_(isa), pool_(options.threads) {}
+  Session(std::shared_ptr<LoadedModel> model, const SessionOptions& options, Isa isa,
+          const PoolOptions& pool)
+      : model_(std::move(model)), options_(options), isa_(isa), cpus_(pool.cpus), pool_(pool) {}
 
   Status make_plan(const std::vector<Shape>& input_shapes, Plan* plan);
-  Status make_step(size_t node, const std::vector<Shape>& shapes, Step* step);
+  Status make_step(size_t node, const std::vector<Shape>& shapes, PreparedCache::Access* constants,
+                   Step* step);
   Status bind(Plan* plan);
+  void bind_steps(const Plan& plan, size_t arena, std::vector<Step>* steps) const;
+  struct Call;
+  void run_piece(const Call& call, size_t thread, size_t piece, bool alone);
 
   std::shared_ptr<LoadedModel> model_;
   SessionOptions options_;
   Isa isa_;
+  std::vector<int> cpus_;  // that it keeps to; empty: any
   ThreadPool pool_;
   std::list<Plan> plans_;  // the last used first
   AlignedBuffer arena_, scratch_;

@@ -10,6 +10,8 @@ import typer
 from rich.console import Console
 
 from pyedge.cli.output import (
+    AffinityOption,
+    CacheOption,
     IsaOption,
     JsonOption,
     ModelArgument,
@@ -17,17 +19,28 @@ from pyedge.cli.output import (
     console,
     print_json,
     progress,
+    quantity,
     table,
 )
 from pyedge.cli.shapes import MAX_BATCH, SizeOption, input_shapes, random_inputs
 
 _WARM_UP = 3
+_MEMORY = (
+    "arena_bytes",
+    "scratch_bytes",
+    "packed_bytes",
+    "mapped_bytes",
+    "model_bytes",
+    "cache_problem",
+)
 
 
 def bench(
     model: ModelArgument,
     threads: ThreadsOption = 1,
     isa: IsaOption = None,
+    affinity: AffinityOption = "all",
+    cache: CacheOption = None,
     repeats: Annotated[int, typer.Option("--repeats", "-r", min=1, help="Runs measured.")] = 30,
     batch: Annotated[
         int, typer.Option("--batch", "-b", min=1, max=MAX_BATCH, help="Images in a batch.")
@@ -43,12 +56,16 @@ def bench(
     """
     import pyedge
 
-    session = pyedge.Session(str(model), threads=threads, isa=isa)
+    start = time.perf_counter()
+    session = pyedge.Session(str(model), threads, isa, affinity=affinity, cache=cache)
+    session.prepare(input_shapes(session, batch, size))
+    load_seconds = time.perf_counter() - start
     report = measure(session, batch=batch, size=size, repeats=repeats)
     if as_json:
-        print_json({"model": str(model), **report})
+        print_json({"model": str(model), "load_seconds": load_seconds, **report})
     else:
         _render(console(), str(model), report)
+        _render_start(console(), load_seconds, report["memory"])
 
 
 def measure(session: Any, *, batch: int, size: str | None, repeats: int) -> dict[str, Any]:
@@ -57,7 +74,8 @@ def measure(session: Any, *, batch: int, size: str | None, repeats: int) -> dict
 
     shapes = input_shapes(session, batch, size)
     inputs = random_inputs(shapes)
-    layers = session.describe(shapes)["layers"]
+    description = session.describe(shapes)
+    layers = description["layers"]
     seconds = []
     with progress() as advance:
         for _ in range(_WARM_UP):
@@ -87,6 +105,7 @@ def measure(session: Any, *, batch: int, size: str | None, repeats: int) -> dict
         "gops": sum(row["gop"] for row in rows) / median,
         "peak_gops": peak,
         "share_of_peak": floor / median,
+        "memory": {name: description[name] for name in _MEMORY},
         "layers": rows,
     }
 
@@ -135,3 +154,16 @@ def _render(out: Console, model: str, report: dict[str, Any]) -> None:
         f"{report['gops']:.1f} GOPS: {100 * report['share_of_peak']:.0f} % of what this CPU "
         f"reaches on registers (f32 {peak['f32']:.0f} GFLOPS, i8 {peak['i8']:.0f} GOPS)"
     )
+
+
+def _render_start(out: Console, load_seconds: float, memory: dict[str, Any]) -> None:
+    sizes = {name.removesuffix("_bytes"): memory[name] for name in _MEMORY[:-1]}
+    packed = "of the packed ones from the cache" if sizes["mapped"] else "none from a cache"
+    out.print(
+        f"loaded and packed in {1e3 * load_seconds:.2f} ms; memory: activations "
+        f"{quantity(sizes['arena'], 'B')}, packed weights {quantity(sizes['packed'], 'B')} "
+        f"({quantity(sizes['mapped'], 'B')} {packed}), rest of the model "
+        f"{quantity(sizes['model'], 'B')}, scratch {quantity(sizes['scratch'], 'B')}"
+    )
+    if memory["cache_problem"]:
+        out.print(f"the cache could not be written: {memory['cache_problem']}")

@@ -89,8 +89,10 @@ def _facts(report: dict[str, Any]) -> list[list[str]]:
         ["MACs", quantity(report["macs"])],
         ["file", quantity(report["file_bytes"], "B")],
         ["weights", quantity(sum(layer["weight_bytes"] for layer in layers), "B")],
-        ["packed weights", quantity(report["packed_bytes"], "B")],
-        ["activations", quantity(report["arena_bytes"], "B")],
+        ["packed weights in memory", quantity(report["packed_bytes"], "B")],
+        ["rest of the model in memory", quantity(report["model_bytes"], "B")],
+        ["activations in memory", quantity(report["arena_bytes"], "B")],
+        ["scratch in memory", quantity(report["scratch_bytes"], "B")],
         ["runs on", report["isa"]],
     ]
     return [fact for fact in facts if fact[1]]

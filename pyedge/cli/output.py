@@ -39,6 +39,20 @@ IsaOption = Annotated[
         "--isa", help="Instruction set to run with, as `pyedge doctor` lists them; default: best."
     ),
 ]
+AffinityOption = Annotated[
+    str,
+    typer.Option(
+        "--affinity", help="CPUs to run on, where some are faster than others: all, big or little."
+    ),
+]
+CacheOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--cache",
+        metavar="PATH",
+        help="Keep packed weights in this file, or in a file of this folder, for the next start.",
+    ),
+]
 ModelArgument = Annotated[Path, typer.Argument(metavar="FILE.pye", help="A converted model.")]
 
 _PIPE_WIDTH = 160  # columns for tables that no terminal shows

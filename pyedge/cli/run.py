@@ -12,6 +12,8 @@ import typer
 from rich.console import Console
 
 from pyedge.cli.output import (
+    AffinityOption,
+    CacheOption,
     IsaOption,
     JsonOption,
     ModelArgument,
@@ -49,6 +51,8 @@ def run(
     ] = None,
     threads: ThreadsOption = 1,
     isa: IsaOption = None,
+    affinity: AffinityOption = "all",
+    cache: CacheOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Run a model on images or arrays.
@@ -60,7 +64,7 @@ def run(
     import pyedge
     from pyedge.converters.arguments import check_paths
 
-    session = pyedge.Session(str(model), threads=threads, isa=isa)
+    session = pyedge.Session(str(model), threads, isa, affinity=affinity, cache=cache)
     names = [info.name for info in session.outputs]
     if out is not None and len(names) > 1 and out.suffix != ".npz":
         raise InvalidArgumentError(

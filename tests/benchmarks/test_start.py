@@ -1,4 +1,4 @@
-"""What a user waits for: import, conversion, calibration."""
+"""What a user waits for: import, loading, conversion, calibration."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import onnx
 import pytest
 from models import export, mobilefacenet
 
+import pyedge
 from pyedge.calibration.observers import kl_threshold
 from pyedge.converters import convert
 
@@ -23,6 +24,36 @@ def test_import(benchmark, module: str) -> None:
     benchmark.group = "import"
     command = [sys.executable, "-P", "-c", f"import {module}"]
     benchmark.pedantic(subprocess.run, args=(command,), kwargs={"check": True}, rounds=10)
+
+
+@pytest.fixture(scope="module", params=["fp32", "int8"])
+def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MobileFaceNet as .pye."""
+    folder = tmp_path_factory.mktemp("start")
+    onnx.save(export(mobilefacenet(), SHAPE), folder / "model.onnx")
+    batches = [np.random.default_rng(i).normal(size=SHAPE).astype(np.float32) for i in range(2)]
+    path = folder / f"{request.param}.pye"
+    calibration = batches if request.param == "int8" else None
+    convert(folder / "model.onnx", path, request.param, calibration, method="minmax")
+    return path
+
+
+@pytest.mark.parametrize("start", ["load", "load and pack", "load and map the cache"])
+def test_start(benchmark, model: Path, tmp_path: Path, start: str) -> None:
+    """From a file in the system's cache to a session that can run."""
+    benchmark.group = f"start, MobileFaceNet {model.stem}"
+    cache = tmp_path if "cache" in start else None
+    pyedge.Session(model, cache=cache).prepare([SHAPE])
+
+    def begin() -> pyedge.Session:
+        session = pyedge.Session(model, cache=cache)
+        if start != "load":
+            session.prepare([SHAPE])
+        return session
+
+    benchmark.pedantic(begin, rounds=30, warmup_rounds=3)
+    memory = begin().describe([SHAPE])
+    assert (memory["mapped_bytes"] == memory["packed_bytes"]) == (cache is not None)
 
 
 @pytest.mark.parametrize("levels", [127, 255])

@@ -1,41 +1,16 @@
-// SHA-256 against the vectors of FIPS 180-2, and the thread pool: each task exactly once.
+// The thread pool: each task exactly once, and no more threads at work than the budget allows.
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
-#include <string>
+#include <thread>
 #include <vector>
 
-#include "base/sha256.h"
+#include "base/affinity.h"
 #include "base/thread_pool.h"
 #include "check.h"
 
 namespace pyedge {
 namespace {
-
-std::string sha256(const std::string& text, size_t piece) {
-  Sha256 sha;
-  for (size_t at = 0; at < text.size(); at += piece) {
-    const std::string part = text.substr(at, piece);
-    sha.update(reinterpret_cast<const uint8_t*>(part.data()), part.size());
-  }
-  std::string hex;
-  for (const uint8_t byte : sha.digest()) {
-    char two[3];
-    std::snprintf(two, sizeof two, "%02x", byte);
-    hex += two;
-  }
-  return hex;
-}
-
-void test_sha256() {
-  const std::string million(1000000, 'a');
-  for (const size_t piece : {size_t{1}, size_t{63}, size_t{64}, size_t{65}, million.size()}) {
-    CHECK(sha256("", piece) == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
-    CHECK(sha256("abc", piece) ==
-          "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
-    CHECK(sha256(million, piece) ==
-          "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0");
-  }
-}
 
 struct Counted {
   std::vector<std::atomic<int>> calls;
@@ -50,23 +25,95 @@ void count_tasks(void* context, int thread, size_t begin, size_t end) {
 
 void test_thread_pool() {
   for (int threads = 1; threads <= 4; ++threads) {
-    ThreadPool pool(threads);
-    CHECK(pool.threads() == threads);
-    for (const size_t tasks : {size_t{0}, size_t{1}, size_t{2}, size_t{3}, size_t{7}, size_t{64}}) {
-      for (int repeat = 0; repeat < 50; ++repeat) {
-        Counted counted{std::vector<std::atomic<int>>(tasks), threads};
-        pool.run(tasks, count_tasks, &counted);
-        for (const std::atomic<int>& calls : counted.calls) CHECK(calls.load() == 1);
+    for (const int limit : {1, 2, 8}) {
+      for (const bool unequal : {false, true}) {
+        ThreadBudget budget(limit);
+        const ScopedCaller caller(&budget);
+        ThreadPool pool({threads, {}, unequal, &budget});
+        CHECK(pool.threads() == threads);
+        for (const size_t tasks : {0, 1, 2, 3, 7, 64, 1000}) {
+          for (int repeat = 0; repeat < 20; ++repeat) {
+            Counted counted{std::vector<std::atomic<int>>(tasks), std::min(threads, limit)};
+            pool.run(tasks, count_tasks, &counted);
+            for (const std::atomic<int>& calls : counted.calls) CHECK(calls.load() == 1);
+          }
+        }
       }
     }
   }
+}
+
+void test_thread_budget() {
+  ThreadBudget budget(4);
+  budget.enter();
+  CHECK(budget.take(2) == 2);
+  budget.enter();
+  CHECK(budget.take(3) == 0);  // two callers and two workers are four
+  budget.give(2);
+  CHECK(budget.take(3) == 2);
+  budget.enter();  // a caller is never refused, but leaves less for others
+  budget.give(2);
+  CHECK(budget.take(3) == 1);
+  budget.set_limit(2);
+  CHECK(budget.take(1) == 0);
+  budget.give(1);
+  for (int i = 0; i < 3; ++i) budget.leave();
+  CHECK(budget.take(8) == 2);
+}
+
+// Several callers with pools of four never have more at work than the budget says.
+struct Crowd {
+  std::atomic<int> working{0}, most{0};
+};
+
+void work_in_crowd(void* context, int, size_t, size_t) {
+  Crowd& crowd = *static_cast<Crowd*>(context);
+  const int now = ++crowd.working;
+  int most = crowd.most;
+  while (now > most && !crowd.most.compare_exchange_weak(most, now)) {
+  }
+  std::this_thread::yield();
+  --crowd.working;
+}
+
+void test_pools_share_the_budget() {
+  constexpr int kLimit = 4, kCallers = 3;
+  ThreadBudget budget(kLimit);
+  Crowd crowd;
+  for (int i = 0; i < kCallers; ++i) budget.enter();
+  std::vector<std::thread> callers;
+  for (int i = 0; i < kCallers; ++i) {
+    callers.emplace_back([&] {
+      ThreadPool pool({4, {}, false, &budget});
+      for (int repeat = 0; repeat < 100; ++repeat) pool.run(4, work_in_crowd, &crowd);
+    });
+  }
+  for (std::thread& caller : callers) caller.join();
+  CHECK(crowd.most <= kLimit);
+  CHECK(budget.take(kLimit) == kLimit - kCallers);
+}
+
+void test_affinity() {
+  const std::vector<int> before = allowed_cpus();
+  if (before.empty()) return;
+  {
+    const ScopedCpus one({before.back()});
+    CHECK(allowed_cpus() == std::vector<int>{before.back()});
+    const ScopedCpus same({});
+    CHECK(allowed_cpus() == std::vector<int>{before.back()});
+  }
+  CHECK(allowed_cpus() == before);
+  const ScopedCpus none({CPU_SETSIZE - 1});  // not there: the thread stays where it is
+  if (before.back() != CPU_SETSIZE - 1) CHECK(allowed_cpus() == before);
 }
 
 }  // namespace
 }  // namespace pyedge
 
 int main() {
-  pyedge::test_sha256();
   pyedge::test_thread_pool();
+  pyedge::test_thread_budget();
+  pyedge::test_pools_share_the_budget();
+  pyedge::test_affinity();
   return 0;
 }

@@ -116,6 +116,7 @@ void test_same_bytes(const Block& block, int32_t side) {
 
 // Channel counts leave a rest in every vector width.
 int main() {
+  pyedge::thread_budget().set_limit(4);  // however few CPUs there are
   using pyedge::test_same_bytes;
   test_same_bytes({3, 16, 3, 2, 1, true}, 9);
   test_same_bytes({16, 32, 1, 1, 1, true}, 7);

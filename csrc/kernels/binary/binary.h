@@ -44,6 +44,9 @@ Strides broadcast_strides(const Shape& in, const Shape& out);
 
 namespace {
 
+// An operand of the output's size is not broadcast: element i of it makes element i of the output.
+constexpr uint32_t kBinaryInPlace = 1u << 0 | 1u << 1;
+
 template <Op op>
 inline float combine(float a, float b) {
   if constexpr (op == Op::k_add) return a + b;

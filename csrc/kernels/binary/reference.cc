@@ -65,10 +65,10 @@ void run_mixed(const OpArgs& args, const void*, void*, size_t begin, size_t end)
 #define BINARY(op)                                                                       \
   extern const Kernel op##_f32_reference =                                               \
       plain_kernel(#op "_f32_reference", Op::k_##op, Isa::reference, accepts_binary_f32, \
-                   block_tasks, run_f32<Op::k_##op>);                                    \
+                   block_tasks, run_f32<Op::k_##op>, kBinaryInPlace);                    \
   extern const Kernel op##_i8_reference =                                                \
       plain_kernel(#op "_i8_reference", Op::k_##op, Isa::reference, accepts_binary_i8,   \
-                   block_tasks, run_i8<Op::k_##op>);
+                   block_tasks, run_i8<Op::k_##op>, kBinaryInPlace);
 BINARY(add)
 BINARY(sub)
 BINARY(mul)

@@ -112,7 +112,7 @@ void run_binary_mixed(const OpArgs& args, const void*, void*, size_t begin, size
 #define PYEDGE_BINARY_KERNEL(op, dtype, isa)                                              \
   extern const Kernel op##_##dtype##_##isa =                                              \
       plain_kernel(#op "_" #dtype "_" #isa, Op::k_##op, Isa::isa, accepts_binary_##dtype, \
-                   block_tasks, run_binary_##dtype<Op::k_##op>);
+                   block_tasks, run_binary_##dtype<Op::k_##op>, kBinaryInPlace);
 
 #define PYEDGE_BINARY_KERNELS(isa)      \
   PYEDGE_BINARY_KERNEL(add, f32, isa)   \

@@ -23,6 +23,10 @@ namespace pyedge {
 
 enum ConvSlot { kConvX, kConvWeight, kConvBias, kConvWeightScale, kConvSlope, kConvResidual };
 
+// Of a kernel that has packed all that conv_channel reads.
+constexpr uint32_t kConvPacks =
+    1u << kConvWeight | 1u << kConvBias | 1u << kConvWeightScale | 1u << kConvSlope;
+
 struct ConvGeometry {
   int32_t batch, in_h, in_w, in_c;
   int32_t out_h, out_w, out_c;

@@ -90,12 +90,13 @@ void run_prelu_i8(const OpArgs& args, const void*, void*, size_t begin, size_t e
 bool accepts_prelu_f32(const OpArgs& args) { return accepts_unary_f32(args) && slope_fits(args); }
 bool accepts_prelu_i8(const OpArgs& args) { return accepts_i8(args) && slope_fits(args); }
 
-#define UNARY(op)                                                                                 \
-  extern const Kernel op##_f32_reference = plain_kernel(                                          \
-      #op "_f32_reference", Op::k_##op, Isa::reference, accepts_unary_f32, block_tasks, run_f32); \
-  extern const Kernel op##_i8_reference = {                                                       \
-      #op "_i8_reference", Op::k_##op, Isa::reference, accepts_i8,  nullptr,                      \
-      table_bytes,         make_table, nullptr,        block_tasks, run_i8};
+#define UNARY(op)                                                                        \
+  extern const Kernel op##_f32_reference =                                               \
+      plain_kernel(#op "_f32_reference", Op::k_##op, Isa::reference, accepts_unary_f32,  \
+                   block_tasks, run_f32, kUnaryInPlace);                                 \
+  extern const Kernel op##_i8_reference = {                                              \
+      #op "_i8_reference", Op::k_##op, Isa::reference, accepts_i8, nullptr, table_bytes, \
+      make_table,          nullptr,    block_tasks,    run_i8,     0,       kUnaryInPlace};
 UNARY(clip)
 UNARY(sigmoid)
 UNARY(hard_sigmoid)
@@ -105,8 +106,9 @@ UNARY(tanh)
 
 extern const Kernel prelu_f32_reference =
     plain_kernel("prelu_f32_reference", Op::k_prelu, Isa::reference, accepts_prelu_f32, block_tasks,
-                 run_prelu_f32);
-extern const Kernel prelu_i8_reference = plain_kernel(
-    "prelu_i8_reference", Op::k_prelu, Isa::reference, accepts_prelu_i8, block_tasks, run_prelu_i8);
+                 run_prelu_f32, kUnaryInPlace);
+extern const Kernel prelu_i8_reference =
+    plain_kernel("prelu_i8_reference", Op::k_prelu, Isa::reference, accepts_prelu_i8, block_tasks,
+                 run_prelu_i8, kUnaryInPlace);
 
 }  // namespace pyedge

@@ -16,6 +16,8 @@ bool accepts_prelu_i8(const OpArgs& args);
 
 namespace {
 
+constexpr uint32_t kUnaryInPlace = 1u << 0;
+
 inline float prelu(float x, float slope) { return x < 0.0f ? x * slope : x; }
 
 }  // namespace

@@ -71,9 +71,9 @@ void run_prelu_i8(const OpArgs& args, const void*, void*, size_t begin, size_t e
 }  // namespace
 }  // namespace pyedge
 
-#define PYEDGE_UNARY_KERNEL(op, dtype, accepts, run, isa) \
-  extern const Kernel op##_##dtype##_##isa =              \
-      plain_kernel(#op "_" #dtype "_" #isa, Op::k_##op, Isa::isa, accepts, block_tasks, run);
+#define PYEDGE_UNARY_KERNEL(op, dtype, accepts, run, isa)  \
+  extern const Kernel op##_##dtype##_##isa = plain_kernel( \
+      #op "_" #dtype "_" #isa, Op::k_##op, Isa::isa, accepts, block_tasks, run, kUnaryInPlace);
 
 #define PYEDGE_UNARY_KERNELS(isa)                                                  \
   PYEDGE_UNARY_KERNEL(clip, f32, accepts_unary_f32, run_clip, isa)                 \

@@ -55,7 +55,9 @@ constexpr Kernel affine_kernel(const char* name, Isa isa) {
           affine_prepare,
           nullptr,
           block_tasks,
-          run_affine};
+          run_affine,
+          kConvPacks,
+          1u << kConvX};
 }
 
 }  // namespace

@@ -2,6 +2,7 @@
 // this gets its own copy, compiled for its own instruction set.
 #pragma once
 
+#include "kernels/conv/conv.h"
 #include "kernels/conv/f32/dense.h"
 #include "kernels/conv/f32/finish.h"
 
@@ -119,7 +120,8 @@ constexpr Kernel f32_dense_kernel(const char* name, Isa isa) {
           [](const OpArgs& args) { return f32_dense_tasks(args, kDense); },
           [](const OpArgs& args, const void* prepared, void* scratch, size_t begin, size_t end) {
             f32_dense_run(args, kDense, prepared, scratch, begin, end);
-          }};
+          },
+          kConvPacks};
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 // there.
 #pragma once
 
+#include "kernels/conv/conv.h"
 #include "kernels/conv/f32/depthwise.h"
 #include "kernels/conv/f32/finish.h"
 
@@ -129,7 +130,8 @@ constexpr Kernel f32_depthwise_kernel(const char* name, Isa isa) {
           f32_depthwise_tasks,
           [](const OpArgs& args, const void* prepared, void*, size_t begin, size_t end) {
             f32_depthwise_run(args, kDepthwise, prepared, begin, end);
-          }};
+          },
+          kConvPacks};
 }
 
 }  // namespace

@@ -152,7 +152,8 @@ constexpr Kernel f32_winograd_kernel(const char* name, Isa isa) {
           [](const OpArgs& args) { return f32_winograd_tasks(args, kIsa); },
           [](const OpArgs& args, const void* prepared, void* scratch, size_t begin, size_t end) {
             f32_winograd_run(args, kIsa, prepared, scratch, begin, end);
-          }};
+          },
+          kConvPacks};
 }
 
 }  // namespace

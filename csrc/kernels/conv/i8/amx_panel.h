@@ -10,6 +10,7 @@
 // instruction set.
 #pragma once
 
+#include "kernels/conv/conv.h"
 #include "kernels/conv/i8/amx.h"
 #include "kernels/conv/i8/dense.h"
 #include "kernels/conv/i8/finish.h"
@@ -152,7 +153,8 @@ constexpr Kernel i8_amx_kernel(const char* name, Isa isa) {
             Tiles::configure(config);
             i8_dense_run(args, amx_isa<Tiles>(args), prepared, scratch, begin, end);
             Tiles::release();
-          }};
+          },
+          kConvPacks};
 }
 
 template <class Tiles>
@@ -174,7 +176,8 @@ constexpr Kernel i8_strip_amx_kernel(const char* name, Isa isa) {
             Tiles::configure(config);
             i8_strip_run(args, dense, prepared, scratch, begin, end);
             Tiles::release();
-          }};
+          },
+          kConvPacks};
 }
 
 }  // namespace

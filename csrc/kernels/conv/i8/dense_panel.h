@@ -2,6 +2,7 @@
 // this gets its own copy, compiled for its own instruction set.
 #pragma once
 
+#include "kernels/conv/conv.h"
 #include "kernels/conv/i8/dense.h"
 #include "kernels/conv/i8/finish.h"
 
@@ -108,7 +109,8 @@ constexpr Kernel i8_dense_kernel(const char* name, Isa isa,
           [](const OpArgs& args) { return i8_dense_tasks(args, dense_isa<Wide, Narrow>(args)); },
           [](const OpArgs& args, const void* prepared, void* scratch, size_t begin, size_t end) {
             i8_dense_run(args, dense_isa<Wide, Narrow>(args), prepared, scratch, begin, end);
-          }};
+          },
+          kConvPacks};
 }
 
 }  // namespace

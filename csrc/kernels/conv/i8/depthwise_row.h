@@ -2,6 +2,7 @@
 // this gets its own copy, compiled for its own instruction set.
 #pragma once
 
+#include "kernels/conv/conv.h"
 #include "kernels/conv/i8/depthwise.h"
 #include "kernels/conv/i8/finish.h"
 
@@ -119,7 +120,8 @@ constexpr Kernel i8_depthwise_kernel(const char* name, Isa isa) {
           [](const OpArgs& args, const void* prepared, void* scratch, size_t begin, size_t end) {
             i8_depthwise_run(args, depthwise_isa<Wide, Narrow>(args), prepared, scratch, begin,
                              end);
-          }};
+          },
+          kConvPacks};
 }
 
 }  // namespace

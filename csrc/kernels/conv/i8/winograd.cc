@@ -303,10 +303,12 @@ class Runner {
 bool i8_winograd_accepts(const OpArgs& args) {
   if (args.op != Op::k_conv || !i8_accepts(args)) return false;
   const ConvGeometry g = conv_geometry(args);
-  if (g.kernel_h != 3 || g.kernel_w != 3 || g.stride_h != 1 || g.stride_w != 1 ||
-      g.dilation_h != 1 || g.dilation_w != 1 || g.groups != 1) {
-    return false;
-  }
+  return g.kernel_h == 3 && g.kernel_w == 3 && g.stride_h == 1 && g.stride_w == 1 &&
+         g.dilation_h == 1 && g.dilation_w == 1 && g.groups == 1;
+}
+
+bool i8_winograd_suits(const OpArgs& args) {
+  const ConvGeometry g = conv_geometry(args);
   const size_t k = kWinogradTaps * static_cast<size_t>(g.in_c);
   const int8_t* w = args.inputs[kConvWeight].as<int8_t>();
   for (int32_t channel = 0; channel < g.out_c; ++channel, w += k) {

@@ -97,6 +97,8 @@ static constexpr size_t winograd_weight_stride(size_t block) {
 }
 
 bool i8_winograd_accepts(const OpArgs& args);
+// Whether no accumulator can leave the range that the transform back is exact in.
+bool i8_winograd_suits(const OpArgs& args);
 // Relative to the direct convolution on AVX512-VNNI.
 double i8_winograd_cost(const OpArgs& args, const I8Winograd& isa);
 size_t i8_winograd_prepared_bytes(const OpArgs& args, const I8Winograd& isa);

@@ -290,7 +290,10 @@ constexpr Kernel i8_winograd_kernel(const char* name, Isa isa) {
       [](const OpArgs& args) { return i8_winograd_tasks(args, kWinograd<V>); },
       [](const OpArgs& args, const void* prepared, void* scratch, size_t begin, size_t end) {
         i8_winograd_run(args, kWinograd<V>, prepared, scratch, begin, end);
-      }};
+      },
+      kConvPacks,
+      0,
+      i8_winograd_suits};
 }
 
 }  // namespace
