@@ -248,6 +248,9 @@ class Validator {
       if (accumulations > kMaxAccumulations) {
         return error("weight: more than 65536 products in a sum");
       }
+      if (std::memchr(w.data, INT8_MIN, w.shape.elements()) != nullptr) {
+        return error("weight: must lie in -127..127");
+      }
     }
     if (has_input(kConvResidual)) {
       const Tensor& r = tensor(node.inputs[kConvResidual]);

@@ -256,6 +256,11 @@ def _tensors(layout: Layout) -> Iterator[Attack]:
     data_at = layout.weights_at + layout.u32(half + DATA_OFFSET)
     for name, bits in (("inf", 0xFC00), ("nan", 0x7C01)):
         yield Attack(f"half_{name}", lie(data_at, "H", bits), ".data")
+    quantized = layout.tensor("w2")
+    quantized_at = (
+        layout.weights_at + struct.unpack_from("<Q", layout.data, quantized + DATA_OFFSET)[0]
+    )
+    yield Attack("weight_min", lie(quantized_at + 5, "b", -128), "weight")
     image = layout.tensor("image")
     yield Attack("input_dim_negative", lie(image + DIMS, "i", -2), "input")
     yield Attack("input_dim_huge", lie(image + DIMS, "i", 2**31 - 1), "input")

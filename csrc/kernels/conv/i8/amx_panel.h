@@ -119,13 +119,15 @@ inline uint8_t* amx_pack(const I8Run* runs, size_t count, int32_t, uint8_t* pack
 }
 
 template <class Tiles, class V>
-constexpr I8Dense kAmxDense = {{V::kLanes, 4, I8Packing::plain},
+constexpr I8Dense kAmxDense = {{V::kLanes, 4, I8Packing::plain, V::kExact},
                                kAmxChannels / V::kLanes,
                                2 * kAmxRows,
                                kAmxRows,
+                               1,
                                kAmxSteps,
                                true,
                                amx_pack,
+                               nullptr,
                                amx_panel<Tiles, V>};
 
 template <class Tiles>

@@ -20,6 +20,7 @@ struct Weights {
   bool merged;         // the taps of a kernel row are neighbours in memory
   size_t k;            // weights of an output channel
   size_t steps;        // of the dot product
+  size_t row_bytes;    // of a packed row
   size_t padding;      // bytes of zero points: the longest run of padding
   size_t panel_count;  // in a group
   size_t panel_bytes;
@@ -28,9 +29,10 @@ struct Weights {
     const size_t in_c = static_cast<size_t>(g.group_in_c);
     merged = g.groups == 1 && g.dilation_w == 1;
     k = g.taps() * in_c;
-    steps = divide_up(k, isa.layout.group);
+    steps = divide_up(divide_up(k, isa.layout.group), isa.step_unit) * isa.step_unit;
     const size_t tiles = i8_dense_tiles(steps, isa.tile_steps);
     steps = divide_up(steps, tiles) * tiles;
+    row_bytes = steps * isa.layout.group * (isa.layout.packing == I8Packing::centred ? 2 : 1);
     const size_t longest = merged ? in_c * static_cast<size_t>(g.kernel_w) : in_c;
     padding = align_up(longest + kSlack);
     panel_count = divide_up(static_cast<size_t>(g.group_out_c), i8_block(isa.layout));
@@ -47,7 +49,7 @@ struct Tasks {
   size_t pixels, pixel_blocks, unit;
 
   Tasks(const Weights& w, const I8Dense& isa) : pixels(w.g.pixels()), unit(isa.task_pixels) {
-    const size_t fitting = kRowsBytes / (w.steps * 4);
+    const size_t fitting = kRowsBytes / w.row_bytes;
     const size_t most = fitting < isa.tile_pixels ? isa.tile_pixels
                         : fitting < kMaxPixels    ? fitting
                                                   : kMaxPixels;
@@ -238,6 +240,10 @@ void pack_panel(const OpArgs& args, const I8Dense& isa, const Weights& w, size_t
   }
 }
 
+size_t packed_bytes(const Weights& w, size_t pixels) {
+  return align_up(pixels * w.row_bytes + kSlack);
+}
+
 }  // namespace
 
 size_t i8_dense_prepared_bytes(const OpArgs& args, const I8Dense& isa) {
@@ -263,7 +269,9 @@ void i8_dense_prepare(const OpArgs& args, const I8Dense& isa, void* prepared) {
 
 size_t i8_dense_scratch_bytes(const OpArgs& args, const I8Dense& isa) {
   const Weights w(args, isa);
-  return align_up(Tasks(w, isa).max_pixels() * w.steps * 4 + kSlack);
+  const size_t pixels = Tasks(w, isa).max_pixels();
+  return packed_bytes(w, pixels) +
+         (isa.arrange ? divide_up(pixels, isa.tile_pixels) * isa.tile_pixels * w.row_bytes : 0);
 }
 
 size_t i8_dense_tasks(const OpArgs& args, const I8Dense& isa) {
@@ -278,25 +286,33 @@ void i8_dense_run(const OpArgs& args, const I8Dense& isa, const void* prepared, 
   const uint8_t* bytes = static_cast<const uint8_t*>(prepared);
   uint8_t* rows = static_cast<uint8_t*>(scratch);
   Packer packer(args, isa, w, reinterpret_cast<const int8_t*>(bytes + kI8HeaderBytes));
-  const I8Finish finish = i8_finish(args, *static_cast<const I8Header*>(prepared));
+  const I8Finish finish = i8_finish(args, isa.layout, *static_cast<const I8Header*>(prepared));
   const size_t block = i8_block(isa.layout), group_out_c = static_cast<size_t>(w.g.group_out_c);
+  uint8_t* arranged = rows + packed_bytes(w, tasks.max_pixels());
   size_t packed = static_cast<size_t>(-1);  // which pixel block of which group the rows hold
+  I8Panel p{};
+  p.steps = w.steps;
+  p.kernel_rows = 1;
   for (size_t task = begin; task < end; ++task) {
     const size_t panel = task % w.panels(), pixel_block = task / w.panels();
     const size_t group = panel / w.panel_count, within = panel % w.panel_count * block;
     const size_t first = tasks.first_pixel(pixel_block), last = tasks.first_pixel(pixel_block + 1);
-    const uint8_t* in_image = packer.rows_in_image(first);
-    if (in_image == nullptr && packed != task / w.panel_count) {
-      packer.pack(first, last, group, rows);
+    if (packed != task / w.panel_count) {
+      p.pixels = p.pitch = p.width = last - first;
+      p.rows = packer.rows_in_image(first);
+      p.row_bytes = w.k;
+      if (p.rows == nullptr) {
+        packer.pack(first, last, group, rows);
+        p.rows = rows;
+        p.row_bytes = w.row_bytes;
+      }
+      if (isa.arrange != nullptr) {
+        isa.arrange(p, arranged);
+        p.rows = arranged;
+        p.row_bytes = w.row_bytes;
+      }
       packed = task / w.panel_count;
     }
-    I8Panel p{};
-    p.rows = in_image != nullptr ? in_image : rows;
-    p.row_bytes = in_image != nullptr ? w.k : w.steps * 4;
-    p.pixels = last - first;
-    p.steps = w.steps;
-    p.kernel_rows = 1;
-    p.pitch = p.width = p.pixels;
     const uint8_t* panel_bytes = bytes + w.first_panel() + panel * w.panel_bytes;
     p.channels = i8_channels(isa.layout, panel_bytes);
     p.w = reinterpret_cast<const int8_t*>(panel_bytes + i8_channels_bytes(isa.layout));

@@ -18,8 +18,8 @@ struct I8Run {
 };
 
 struct I8Panel {
-  const uint8_t* rows;  // [pixels][steps] of 4 bytes: `group` packed activations
-  size_t row_bytes;     // from a row to the next: 4 * steps, or of the image
+  const uint8_t* rows;  // [pixels][steps] of `group` packed activations, or what arranging made
+  size_t row_bytes;     // from a row to the next: of the steps, or of the image
   size_t pixels;
   size_t steps;
   // Only of strip.h, which see: `steps` are those of a kernel row, the rows of the next kernel row
@@ -39,6 +39,7 @@ struct I8Dense {
   // Tasks begin at multiples of so many pixels: at most half of tile_pixels, and then a task has no
   // fewer where the layer has as many.
   size_t task_pixels;
+  size_t step_unit;   // the steps of a sum are filled up to a multiple
   size_t tile_steps;  // at most; the steps of a sum are filled up to tiles of equal length
   // Whether rows may be those of the image where its pixels lie one behind the other: then what
   // follows a pixel stands for the activations of the last steps, of which the weights are zero.
@@ -46,6 +47,9 @@ struct I8Dense {
   // Packs the runs one behind the other and returns where the next would begin. May write up to
   // 64 bytes past that.
   uint8_t* (*pack)(const I8Run* runs, size_t count, int32_t zero_point, uint8_t* packed);
+  // Makes `arranged`, as large as the rows of a multiple of tile_pixels, from the rows. Null where
+  // the panel function takes the rows as they are.
+  void (*arrange)(const I8Panel& rows, uint8_t* arranged);
   void (*panel)(const I8Panel&, const I8Finish&);
 };
 

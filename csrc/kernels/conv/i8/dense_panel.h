@@ -73,13 +73,15 @@ void dense_panel(const I8Panel& p, const I8Finish& f) {
 }
 
 template <class V>
-constexpr I8Dense kDense = {{V::kLanes, V::kGroup, V::kPacking},
+constexpr I8Dense kDense = {{V::kLanes, V::kGroup, V::kPacking, V::kExact},
                             V::kTileVectors,
                             V::kTilePixels,
                             1,
                             1,
+                            1,
                             false,
                             V::pack,
+                            nullptr,
                             dense_panel<V>};
 
 template <class Wide, class Narrow>

@@ -8,7 +8,7 @@ namespace pyedge {
 namespace {
 
 constexpr int32_t kMaxKernel = 32;  // bounds the lists of rows and taps
-constexpr size_t kMinGroup = 2, kMaxGroup = 4;
+constexpr size_t kMinGroup = 1, kMaxGroup = 4;
 
 size_t divide_up(size_t a, size_t b) { return (a + b - 1) / b; }
 
@@ -90,7 +90,8 @@ void i8_depthwise_prepare(const OpArgs& args, const I8Depthwise& isa, void* prep
 
 size_t i8_depthwise_scratch_bytes(const OpArgs& args, const I8Depthwise& isa) {
   const Weights w(args, isa);
-  const int32_t strip = w.g.out_w < kI8Strip ? w.g.out_w : kI8Strip;
+  const int32_t most = w.g.out_w < kI8Strip ? w.g.out_w : kI8Strip;
+  const int32_t strip = (most + kI8StripUnit - 1) / kI8StripUnit * kI8StripUnit;
   const int32_t columns = (strip - 1) * w.g.stride_w + (w.g.kernel_w - 1) * w.g.dilation_w + 1;
   return static_cast<size_t>(columns) * w.row_groups * w.block * 4;
 }
@@ -107,7 +108,7 @@ void i8_depthwise_run(const OpArgs& args, const I8Depthwise& isa, const void* pr
   const ConvGeometry& g = w.g;
   const uint8_t* bytes = static_cast<const uint8_t*>(prepared);
   const int8_t* padding = reinterpret_cast<const int8_t*>(bytes + kI8HeaderBytes);
-  const I8Finish finish = i8_finish(args, *static_cast<const I8Header*>(prepared));
+  const I8Finish finish = i8_finish(args, isa.layout, *static_cast<const I8Header*>(prepared));
   const size_t in_c = static_cast<size_t>(g.in_c), out_h = static_cast<size_t>(g.out_h);
   const int8_t* rows[kMaxKernel + kMaxGroup];
   size_t pixel_bytes[kMaxKernel + kMaxGroup];

@@ -35,7 +35,8 @@ struct I8Depthwise {
   void (*row)(const I8DepthwiseRow&, const I8Finish&);
 };
 
-constexpr int32_t kI8Strip = 32;  // outputs whose columns are built at once
+constexpr int32_t kI8Strip = 32;     // outputs whose columns are built at once
+constexpr int32_t kI8StripUnit = 4;  // there is scratch for the columns of a multiple
 
 bool i8_depthwise_accepts(const OpArgs& args);
 double i8_depthwise_cost(const OpArgs& args);

@@ -24,14 +24,20 @@ void build_columns(const I8DepthwiseRow& row, int32_t begin, int32_t end, int32_
       pixels[r] = row.rows[group * V::kGroup + r] + static_cast<size_t>(first) * pixel_bytes[r];
     }
     int32_t* column = columns + group * kBlock;
-    for (int32_t x = begin; x < end; ++x, column += column_step) {
-      typename V::Int bytes[kI8BlockVectors] = {padding, padding, padding, padding};
-      if (x >= 0 && x < in_w) {
-        V::interleave(pixels, zero_point, bytes);
-        for (size_t r = 0; r < V::kGroup; ++r) pixels[r] += pixel_bytes[r];
+    const auto pad = [&](int32_t from, int32_t to) {
+      for (int32_t x = from; x < to; ++x, column += column_step) {
+        for (size_t v = 0; v < kI8BlockVectors; ++v) V::store(column + v * V::kLanes, padding);
       }
+    };
+    pad(begin, first < end ? first : end);
+    const int32_t last = in_w < end ? in_w : end;
+    for (int32_t x = first; x < last; ++x, column += column_step) {
+      typename V::Int bytes[kI8BlockVectors];
+      V::interleave(pixels, zero_point, bytes);
+      for (size_t r = 0; r < V::kGroup; ++r) pixels[r] += pixel_bytes[r];
       for (size_t v = 0; v < kI8BlockVectors; ++v) V::store(column + v * V::kLanes, bytes[v]);
     }
+    pad(last > begin ? last : begin, end);
   }
 }
 
@@ -89,7 +95,8 @@ void depthwise_row(const I8DepthwiseRow& row, const I8Finish& f) {
 }
 
 template <class V>
-constexpr I8Depthwise kDepthwise = {{V::kLanes, V::kGroup, V::kPacking}, depthwise_row<V>};
+constexpr I8Depthwise kDepthwise = {{V::kLanes, V::kGroup, V::kPacking, V::kExact},
+                                    depthwise_row<V>};
 
 template <class Wide, class Narrow>
 const I8Depthwise& depthwise_isa(const OpArgs& args) {

@@ -29,7 +29,9 @@ struct FinishBlock {
   }
 };
 
-template <class V, bool kResidual, bool kSlope, bool kClamps>
+enum class I8Slope { none, max, select };  // of y and y * slope
+
+template <class V, bool kResidual, I8Slope kSlope, bool kClamps>
 struct FinishI8 : FinishBlock<V> {
   int8_t* y;
   const int8_t* residual;
@@ -51,7 +53,8 @@ struct FinishI8 : FinishBlock<V> {
     for (size_t v = 0; v < kI8BlockVectors; ++v) {
       typename V::Float x = this->scaled(sums, v);
       if (kResidual) x = V::fma(V::to_float(q[v]), residual_scale, x);
-      if (kSlope) x = V::prelu(x, this->slope[v]);
+      if (kSlope == I8Slope::max) x = V::prelu_max(x, this->slope[v]);
+      if (kSlope == I8Slope::select) x = V::prelu(x, this->slope[v]);
       if (kClamps) x = V::clamp(x, this->lo, this->hi);
       q[v] = V::round(x);
     }
@@ -86,7 +89,7 @@ struct FinishF32 : FinishBlock<V> {
   }
 };
 
-template <class V, bool kResidual, bool kSlope, class Body>
+template <class V, bool kResidual, I8Slope kSlope, class Body>
 void with_finish_i8(const I8Finish& f, const I8Channels& channels, size_t count, Body body) {
   if (f.clamps) {
     body(FinishI8<V, kResidual, kSlope, true>(f, channels, count));
@@ -95,19 +98,26 @@ void with_finish_i8(const I8Finish& f, const I8Channels& channels, size_t count,
   }
 }
 
+template <class V, bool kResidual, class Body>
+void with_finish_i8(const I8Finish& f, const I8Channels& channels, size_t count, Body body) {
+  if (!f.has_slope) {
+    with_finish_i8<V, kResidual, I8Slope::none>(f, channels, count, body);
+  } else if (f.slope_is_max) {
+    with_finish_i8<V, kResidual, I8Slope::max>(f, channels, count, body);
+  } else {
+    with_finish_i8<V, kResidual, I8Slope::select>(f, channels, count, body);
+  }
+}
+
 // Calls `body` with what finishes a pixel of this block: body(finish), finish(sums, at).
 template <class V, class Body>
 void with_finish(const I8Finish& f, const I8Channels& channels, size_t count, Body body) {
   if (f.f32) {
     body(FinishF32<V>(f, channels, count));
-  } else if (f.residual != nullptr && f.has_slope) {
-    with_finish_i8<V, true, true>(f, channels, count, body);
   } else if (f.residual != nullptr) {
-    with_finish_i8<V, true, false>(f, channels, count, body);
-  } else if (f.has_slope) {
-    with_finish_i8<V, false, true>(f, channels, count, body);
+    with_finish_i8<V, true>(f, channels, count, body);
   } else {
-    with_finish_i8<V, false, false>(f, channels, count, body);
+    with_finish_i8<V, false>(f, channels, count, body);
   }
 }
 

@@ -71,7 +71,7 @@ I8Header i8_header(const OpArgs& args, size_t k) {
   const size_t channels = static_cast<size_t>(args.inputs[kConvWeight].shape[0]);
   const double residual = 255.0 * conv_output(args).residual_scale;
   double bound = 0.0;
-  bool finite = true;
+  bool finite = true, max_slope = true;
   for (size_t c = 0; c < channels; ++c) {
     const ConvChannel channel = conv_channel(args, static_cast<int32_t>(c));
     const int8_t* w = weights_of(args, c, k);
@@ -82,12 +82,14 @@ I8Header i8_header(const OpArgs& args, size_t k) {
                       std::fabs(static_cast<double>(channel.bias)) + residual) *
                      (slope > 1.0 ? slope : 1.0);
     finite = finite && std::isfinite(y) && std::isfinite(slope);
+    max_slope = max_slope && channel.slope <= 1.0f;
     bound = y > bound ? y : bound;
   }
-  return {finite && bound < 1073741824.0};
+  // A little more covers the rounding of the values, and that of the bound.
+  return {finite && bound < 1e30 ? static_cast<float>(1.001 * bound) : HUGE_VALF, max_slope};
 }
 
-I8Finish i8_finish(const OpArgs& args, const I8Header& header) {
+I8Finish i8_finish(const OpArgs& args, const I8Layout& layout, const I8Header& header) {
   const ConvOutput out = conv_output(args);
   const TensorView& y = args.outputs[0];
   I8Finish finish{};
@@ -95,13 +97,15 @@ I8Finish i8_finish(const OpArgs& args, const I8Header& header) {
   finish.residual = out.residual;
   finish.f32 = y.dtype == DType::kF32;
   finish.has_slope = out.has_slope;
+  finish.slope_is_max = header.max_slope && std::isfinite(header.bound);
   finish.lo = out.lo, finish.hi = out.hi;
   finish.zero_point = out.zero_point;
   finish.residual_scale = out.residual_scale;
   finish.residual_zero_point = out.residual_zero_point;
   finish.y_stride = static_cast<size_t>(conv_geometry(args).out_c);
   // Rounding is monotone, so clamping to the range of i8 may follow it: saturation does that.
-  finish.clamps = !header.bounded || out.lo > static_cast<float>(-128 - out.zero_point) ||
+  finish.clamps = !(header.bound < layout.exact) ||
+                  out.lo > static_cast<float>(-128 - out.zero_point) ||
                   out.hi < static_cast<float>(127 - out.zero_point);
   return finish;
 }

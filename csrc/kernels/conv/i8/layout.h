@@ -22,6 +22,7 @@ struct I8Layout {
   size_t lanes;  // int32 in a vector
   size_t group;  // products that one step sums into a lane
   I8Packing packing;
+  float exact;  // magnitude below which what is rounded needs no clamp before
 };
 
 // What every channel of a block needs, in the order of the lanes: arrays of `block` values each,
@@ -39,7 +40,8 @@ struct I8Finish {
   const void* residual;  // laid out as y, or null
   bool f32;              // dtype of y and residual; i8 otherwise
   bool has_slope;
-  bool clamps;  // false where saturation alone gives the bytes
+  bool slope_is_max;  // y < 0 ? y * slope : y is max(y, y * slope)
+  bool clamps;        // false where saturation alone gives the bytes
   float lo, hi;
   int32_t zero_point;
   float residual_scale;
@@ -49,9 +51,8 @@ struct I8Finish {
 
 // Opens the prepared block of a layer.
 struct I8Header {
-  // No value after the accumulator reaches 2^30 in magnitude, whatever the activations, so that
-  // converting it to int32 is exact without clamping it before.
-  bool bounded;
+  float bound;     // of any value after the accumulator, whatever the activations; or infinity
+  bool max_slope;  // no slope exceeds 1
 };
 constexpr size_t kI8HeaderBytes = kAlignment;
 
@@ -66,7 +67,7 @@ I8Channels i8_channels(const I8Layout& layout, const void* prepared);
 void i8_prepare_channels(const OpArgs& args, const I8Layout& layout, size_t first, size_t count,
                          size_t k, void* prepared);
 I8Header i8_header(const OpArgs& args, size_t k);
-I8Finish i8_finish(const OpArgs& args, const I8Header& header);
+I8Finish i8_finish(const OpArgs& args, const I8Layout& layout, const I8Header& header);
 
 bool i8_accepts(const OpArgs& args);
 

@@ -144,7 +144,7 @@ void i8_strip_run(const OpArgs& args, const I8Dense& isa, const void* prepared, 
   const Weights w(args, isa);
   const Strips s(w);
   const uint8_t* bytes = static_cast<const uint8_t*>(prepared);
-  const I8Finish finish = i8_finish(args, *static_cast<const I8Header*>(prepared));
+  const I8Finish finish = i8_finish(args, isa.layout, *static_cast<const I8Header*>(prepared));
   const size_t out_w = static_cast<size_t>(w.g.out_w), block_size = i8_block(isa.layout);
   uint8_t* strip = static_cast<uint8_t*>(scratch);
   size_t held = static_cast<size_t>(-1);  // which strip

@@ -210,7 +210,7 @@ class Runner {
         sums_(reinterpret_cast<int32_t*>(static_cast<uint8_t*>(scratch) + layout_.input_bytes())),
         weights_(reinterpret_cast<int16_t*>(static_cast<uint8_t*>(scratch) + layout_.input_bytes() +
                                             layout_.sums_bytes())),
-        finish_(i8_finish(args, *static_cast<const I8Header*>(prepared))) {}
+        finish_(i8_finish(args, isa.layout, *static_cast<const I8Header*>(prepared))) {}
 
   void run(size_t begin, size_t end) {
     for (size_t task = begin; task < end;) {

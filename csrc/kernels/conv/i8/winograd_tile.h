@@ -267,7 +267,7 @@ void winograd_output(const I8WinogradOutput& out, const I8Finish& f) {
 }
 
 template <class V>
-constexpr I8Winograd kWinograd = {{V::Finish::kLanes, 2, I8Packing::centred},
+constexpr I8Winograd kWinograd = {{V::Finish::kLanes, 2, I8Packing::centred, V::Finish::kExact},
                                   V::kShorts,
                                   winograd_input<V>,
                                   winograd_weights<V>,

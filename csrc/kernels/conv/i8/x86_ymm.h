@@ -13,6 +13,7 @@ struct Ymm {
   using Int = __m256i;
   using Float = __m256;
   static constexpr size_t kLanes = 8;
+  static constexpr float kExact = 1e9f;  // of the conversion to int32
 
   static Int load_vector(const void* p) {
     return _mm256_loadu_si256(static_cast<const __m256i*>(p));
@@ -45,6 +46,7 @@ struct Ymm {
     const Float negative = _mm256_cmp_ps(x, _mm256_setzero_ps(), _CMP_LT_OQ);
     return _mm256_blendv_ps(x, _mm256_mul_ps(x, slope), negative);
   }
+  static Float prelu_max(Float x, Float slope) { return _mm256_max_ps(x, _mm256_mul_ps(x, slope)); }
 
   // Of 32 channels, reading past the last; q - zero_point.
   static void load_block(const int8_t* p, int32_t zero_point, Int* q) {

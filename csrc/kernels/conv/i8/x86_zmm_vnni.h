@@ -16,6 +16,7 @@ struct Vnni {
   using Int = __m512i;
   using Float = __m512;
   static constexpr size_t kLanes = 16, kGroup = 4;
+  static constexpr float kExact = 1e9f;  // of the conversion to int32
   static constexpr I8Packing kPacking = I8Packing::plus_128;
   static constexpr size_t kTileVectors = 4, kTilePixels = 6;  // 24 accumulators of 32 registers
   static constexpr size_t kDepthwisePixels = 2;
@@ -86,6 +87,7 @@ struct Vnni {
   static Float prelu(Float x, Float slope) {
     return _mm512_mask_mul_ps(x, _mm512_cmp_ps_mask(x, _mm512_setzero_ps(), _CMP_LT_OQ), x, slope);
   }
+  static Float prelu_max(Float x, Float slope) { return _mm512_max_ps(x, _mm512_mul_ps(x, slope)); }
 
   // Of 64 channels, reading past the last; q - zero_point.
   static void load_block(const int8_t* p, int32_t zero_point, Int* q) {
