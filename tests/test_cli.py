@@ -7,6 +7,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import onnx
@@ -17,7 +18,9 @@ from typer.testing import CliRunner, Result
 
 import pyedge
 from pyedge.cli.app import app
+from pyedge.cli.bench_report import pair_layers
 from pyedge.cli.output import quantity, to_json
+from pyedge.cli.roofline import Roofline
 from pyedge.images import save_image
 
 COMMANDS = ("quickstart", "convert", "inspect", "run", "bench", "evaluate", "doctor")
@@ -256,7 +259,65 @@ def test_bench(model: Path) -> None:
     assert len(report["layers"]) == 9
     assert report["peak_gops"]["i8"] > 0
     assert 0 < report["share_of_peak"] < 1
-    assert "median" in cli("bench", model, "--repeats", 2).output
+    assert 0 <= report["share_of_time_near_roofline"] <= 1
+    worked = [layer for layer in report["layers"] if layer["kernel"]]
+    assert all(layer["floor_seconds"] > 0 and layer["bytes"] > 0 for layer in worked)
+    assert {layer["bound"] for layer in worked} <= {"compute", "memory"}
+    shown = cli("bench", model, "--repeats", 2).output
+    assert "median" in shown
+    assert "40 % of the roofline" in shown
+
+
+def test_benches_side_by_side(model: Path, tmp_path: Path) -> None:
+    earlier, page, picture = (tmp_path / f"a{kind}" for kind in (".json", ".html", ".svg"))
+    arguments = ("bench", model, "--repeats", 1, "--report")
+    cli_json(*arguments, earlier, "--isa", "reference")
+    both = cli_json(*arguments, page, "--compare", earlier)
+    assert both["compared_with"] == json.loads(earlier.read_text())
+    shown = cli("bench", earlier, "--compare", earlier, "--report", picture).output
+    assert "1.00 times as fast" in shown
+    assert page.read_text().startswith("<!doctype html>")
+    svg = ElementTree.fromstring(picture.read_text())
+    texts = [element.text or "" for element in svg.iter("{http://www.w3.org/2000/svg}text")]
+    layers = [layer for layer in both["compared_with"]["layers"] if layer["kernel"]]
+    assert sum("ms, " in text for text in texts) == 2 * len(layers)
+    assert_refused(cli("bench", model, "--report", "r.pdf"), "report is")
+    page.write_text("[1]")
+    assert_refused(cli("bench", model, "--compare", page), "not written by")
+    assert_refused(cli("bench", model, "--compare", tmp_path / "none.json"), "none.json")
+
+
+def test_layers_of_two_benches_are_paired_by_name() -> None:
+    def layers(*names: str) -> list[dict]:
+        return [{"name": name, "op": "conv"} for name in names]
+
+    pairs = pair_layers(layers("a", "b", "c", "d"), layers("a", "c", "e", "d"))
+    assert [tuple(layer and layer["name"] for layer in pair) for pair in pairs] == [
+        ("a", "a"),
+        ("b", None),
+        ("c", "c"),
+        (None, "e"),
+        ("d", "d"),
+    ]
+
+
+def test_roofline() -> None:
+    roofline = Roofline({"i8": 1000.0, "f32": 100.0}, {1000: 100.0, 4000: 10.0}, 3000)
+    tensor = {"dtype": "i8", "shape": (1, 10, 10, 4)}
+    layer = {"kernel": "k", "inputs": [tensor], "outputs": [tensor], "weight_bytes": 500}
+    light = roofline.floor({**layer, "macs": 1000})
+    # Activations of 800 bytes at 100 GB/s, weights of a model of 3000 bytes at 10 GB/s.
+    assert light.seconds == pytest.approx(800 / 100e9 + 500 / 10e9)
+    assert (light.bound, light.bytes) == ("memory", 1300)
+    heavy = roofline.floor({**layer, "macs": 10**6})
+    assert heavy.seconds == pytest.approx(2e6 / 1000e9)
+    assert heavy.bound == "compute"
+    assert roofline.floor({**layer, "kernel": None, "macs": 0}).seconds == 0
+    measured = Roofline.measure("reference", 2, 100_000)
+    rates = list(measured.bandwidth_gbs.values())
+    assert max(measured.bandwidth_gbs) >= 100_000
+    assert rates == sorted(rates, reverse=True)
+    assert rates[-1] > 0
 
 
 def test_bench_shows_start_and_memory(model: Path, tmp_path: Path) -> None:

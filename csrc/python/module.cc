@@ -2,6 +2,7 @@
 
 #include "base/histogram.h"
 #include "cpu/cpu.h"
+#include "kernels/bandwidth/bandwidth.h"
 #include "kernels/kernel.h"
 #include "kernels/peak/peak.h"
 #include "python/bindings.h"
@@ -120,6 +121,13 @@ py::dict peak(const std::string& isa_name) {
   return result;
 }
 
+double bandwidth(const std::string& isa_name, size_t bytes) {
+  Isa isa;
+  raise_if_error(choose_isa(isa_name, cpu_features(), &isa));
+  const py::gil_scoped_release unlocked;
+  return measure_bandwidth(isa, bytes);
+}
+
 py::array_t<int64_t> histogram(const py::array_t<float, py::array::c_style>& values, int32_t bins,
                                float absmax) {
   if (bins < 1 || !(absmax > 0.0f)) {
@@ -142,6 +150,7 @@ PYBIND11_MODULE(_core, m) {
   m.def("op_table", &pyedge::ops);
   m.def("histogram_abs", &pyedge::histogram, py::arg("values"), py::arg("bins"), py::arg("absmax"));
   m.def("measure_peak", &pyedge::peak, py::arg("isa"));
+  m.def("measure_bandwidth", &pyedge::bandwidth, py::arg("isa"), py::arg("bytes"));
   pyedge::bind_session(m);
   pyedge::bind_kernels(m);
 }

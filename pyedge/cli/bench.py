@@ -2,27 +2,38 @@
 
 from __future__ import annotations
 
+import json
 import time
+from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import typer
 from rich.console import Console
 
+from pyedge.cli.bench_report import (
+    NEAR_ROOFLINE,
+    bench_html,
+    bench_svg,
+    print_bench,
+    print_comparison,
+)
 from pyedge.cli.output import (
     AffinityOption,
     CacheOption,
     IsaOption,
     JsonOption,
-    ModelArgument,
     ThreadsOption,
     console,
     print_json,
     progress,
     quantity,
-    table,
+    to_json,
 )
+from pyedge.cli.roofline import Roofline
 from pyedge.cli.shapes import MAX_BATCH, SizeOption, input_shapes, random_inputs
+from pyedge.errors import InvalidArgumentError
+from pyedge.files import write_atomically
 
 _WARM_UP = 3
 _MEMORY = (
@@ -33,10 +44,16 @@ _MEMORY = (
     "model_bytes",
     "cache_problem",
 )
+_REPORTS = (".html", ".svg", ".json")
 
 
 def bench(
-    model: ModelArgument,
+    model: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE.pye", help="A converted model; or the .json of an earlier bench."
+        ),
+    ],
     threads: ThreadsOption = 1,
     isa: IsaOption = None,
     affinity: AffinityOption = "all",
@@ -46,36 +63,75 @@ def bench(
         int, typer.Option("--batch", "-b", min=1, max=MAX_BATCH, help="Images in a batch.")
     ] = 1,
     size: SizeOption = None,
+    compare: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.json", help="An earlier bench to draw side by side."),
+    ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Also write .html, .svg (the picture alone) or .json."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure a model: whole network and each layer, speed and share of this CPU's peak.
+    """Measure a model: whole network and each layer, speed and share of this CPU's best.
 
-    The peak is measured here, too: multiply-adds on registers only, on as many threads. A
-    multiply-add counts as two operations. Layers are timed in runs of their own, so that the
-    clock does not slow the whole network down.
+    The CPU's best is measured here, too, on as many threads: multiply-adds on registers only
+    (the peak; a multiply-add counts as two operations), and reading memory. The roofline of a
+    layer is whichever of the two takes it longer. Layers are timed in runs of their own, so that
+    the clock does not slow the whole network down.
     """
-    import pyedge
-
-    start = time.perf_counter()
-    session = pyedge.Session(str(model), threads, isa, affinity=affinity, cache=cache)
-    session.prepare(input_shapes(session, batch, size))
-    load_seconds = time.perf_counter() - start
-    report = measure(session, batch=batch, size=size, repeats=repeats)
-    if as_json:
-        print_json({"model": str(model), "load_seconds": load_seconds, **report})
+    if report is not None and report.suffix not in _REPORTS:
+        raise InvalidArgumentError(f"{report}: a report is .html, .svg or .json")
+    earlier = None if compare is None else load_bench(compare)
+    if model.suffix == ".json":
+        result = load_bench(model)
     else:
-        _render(console(), str(model), report)
-        _render_start(console(), load_seconds, report["memory"])
+        import pyedge
+
+        start = time.perf_counter()
+        session = pyedge.Session(str(model), threads, isa, affinity=affinity, cache=cache)
+        session.prepare(input_shapes(session, batch, size))
+        load_seconds = time.perf_counter() - start
+        result = {
+            "model": str(model),
+            "cpu": pyedge.features()["cpu"],
+            "load_seconds": load_seconds,
+            **measure(session, batch=batch, size=size, repeats=repeats),
+        }
+    if report is not None:
+        _write(report, result, earlier)
+    if as_json:
+        print_json(result if earlier is None else {**result, "compared_with": earlier})
+    elif earlier is None:
+        print_bench(console(), result)
+        _print_start(console(), result["load_seconds"], result["memory"])
+    else:
+        print_comparison(console(), earlier, result)
+
+
+def load_bench(path: Path) -> dict[str, Any]:
+    """What an earlier `pyedge bench` wrote.
+
+    Raises:
+        InvalidArgumentError: the file is something else.
+        OSError: it cannot be read.
+    """
+    try:
+        result = json.loads(path.read_bytes())
+    except ValueError:
+        result = None
+    known = isinstance(result, dict) and "share_of_time_near_roofline" in result
+    if not known or not all("share_of_roofline" in layer for layer in result["layers"]):
+        raise InvalidArgumentError(
+            f"{path}: not written by this version's `pyedge bench --json` or `--report`"
+        )
+    return result
 
 
 def measure(session: Any, *, batch: int, size: str | None, repeats: int) -> dict[str, Any]:
     """Everything `pyedge bench` shows, as plain data; seconds are per batch."""
-    from pyedge import _core
-
     shapes = input_shapes(session, batch, size)
     inputs = random_inputs(shapes)
-    description = session.describe(shapes)
-    layers = description["layers"]
     seconds = []
     with progress() as advance:
         for _ in range(_WARM_UP):
@@ -86,15 +142,19 @@ def measure(session: Any, *, batch: int, size: str | None, repeats: int) -> dict
             seconds.append(time.perf_counter() - start)
             advance("measuring", count, repeats)
     layer_seconds = np.median(session.profile(inputs, repeats), axis=0)
-    one_thread = _core.measure_peak(session.isa)
-    peak = {
-        "f32": one_thread["f32_gflops"] * session.threads,
-        "i8": one_thread["i8_gops"] * session.threads,
-    }
-    rows = [_layer(layer, float(s), peak) for layer, s in zip(layers, layer_seconds, strict=True)]
+    description = session.describe(shapes)
+    model_bytes = description["packed_bytes"] + description["arena_bytes"]
+    roofline = Roofline.measure(session.isa, session.threads, model_bytes)
+    rows = [
+        _layer(layer, float(s), roofline)
+        for layer, s in zip(description["layers"], layer_seconds, strict=True)
+    ]
     median = float(np.median(seconds))
+    total = sum(row["seconds"] for row in rows)
+    near = sum(row["seconds"] for row in rows if row["share_of_roofline"] >= NEAR_ROOFLINE)
     # The least time the multiply-adds could take, each at the peak of its type.
-    floor = sum(row["gop"] / peak[row["dtype"]] for row in rows)
+    compute = sum(row["gop"] / roofline.peak_gops[row["dtype"]] for row in rows)
+    floor = sum(row["floor_seconds"] for row in rows)
     return {
         "isa": session.isa,
         "threads": session.threads,
@@ -103,17 +163,22 @@ def measure(session: Any, *, batch: int, size: str | None, repeats: int) -> dict
         "median_seconds": median,
         "min_seconds": min(seconds),
         "gops": sum(row["gop"] for row in rows) / median,
-        "peak_gops": peak,
-        "share_of_peak": floor / median,
+        "peak_gops": roofline.peak_gops,
+        "bandwidth_gbs": roofline.bandwidth_gbs,
+        "share_of_peak": compute / median,
+        "floor_seconds": floor,
+        "share_of_roofline": floor / median,
+        "share_of_time_near_roofline": near / total if total > 0 else 0.0,
         "memory": {name: description[name] for name in _MEMORY},
         "layers": rows,
     }
 
 
-def _layer(layer: dict[str, Any], seconds: float, peak: dict[str, float]) -> dict[str, Any]:
+def _layer(layer: dict[str, Any], seconds: float, roofline: Roofline) -> dict[str, Any]:
     gop = 2e-9 * layer["macs"]
     dtype = layer["inputs"][0]["dtype"]
     speed = gop / seconds if seconds > 0 else 0.0
+    floor = roofline.floor(layer)
     return {
         "name": layer["name"],
         "op": layer["op"],
@@ -122,41 +187,15 @@ def _layer(layer: dict[str, Any], seconds: float, peak: dict[str, float]) -> dic
         "seconds": seconds,
         "gop": gop,
         "gops": speed,
-        "share_of_peak": speed / peak[dtype],
+        "share_of_peak": speed / roofline.peak_gops[dtype],
+        "bytes": floor.bytes,
+        "floor_seconds": floor.seconds,
+        "bound": floor.bound,
+        "share_of_roofline": floor.seconds / seconds if seconds > 0 else 0.0,
     }
 
 
-def _render(out: Console, model: str, report: dict[str, Any]) -> None:
-    total = sum(layer["seconds"] for layer in report["layers"]) or 1.0
-    rows = [
-        [
-            layer["name"],
-            layer["kernel"] or "(no work)",
-            f"{1e3 * layer['seconds']:.3f}",
-            f"{100 * layer['seconds'] / total:.1f} %",
-            f"{layer['gops']:.1f}" if layer["gop"] else "",
-            f"{100 * layer['share_of_peak']:.0f} %" if layer["gop"] else "",
-        ]
-        for layer in report["layers"]
-    ]
-    columns = ["layer", "kernel", "ms", "of the time", "GOPS", "of the peak"]
-    out.print(table("Layers", columns, rows, left=2))
-    shapes = ", ".join("×".join(map(str, shape)) for shape in report["input_shapes"])
-    peak = report["peak_gops"]
-    plural = "" if report["threads"] == 1 else "s"
-    out.print(
-        f"{model}, input {shapes}, {report['threads']} thread{plural}, {report['isa']}",
-        style="bold",
-    )
-    out.print(
-        f"median {1e3 * report['median_seconds']:.2f} ms, "
-        f"fastest {1e3 * report['min_seconds']:.2f} ms, of {report['repeats']} runs\n"
-        f"{report['gops']:.1f} GOPS: {100 * report['share_of_peak']:.0f} % of what this CPU "
-        f"reaches on registers (f32 {peak['f32']:.0f} GFLOPS, i8 {peak['i8']:.0f} GOPS)"
-    )
-
-
-def _render_start(out: Console, load_seconds: float, memory: dict[str, Any]) -> None:
+def _print_start(out: Console, load_seconds: float, memory: dict[str, Any]) -> None:
     sizes = {name.removesuffix("_bytes"): memory[name] for name in _MEMORY[:-1]}
     packed = "of the packed ones from the cache" if sizes["mapped"] else "none from a cache"
     out.print(
@@ -167,3 +206,13 @@ def _render_start(out: Console, load_seconds: float, memory: dict[str, Any]) -> 
     )
     if memory["cache_problem"]:
         out.print(f"the cache could not be written: {memory['cache_problem']}")
+
+
+def _write(path: Path, result: dict[str, Any], earlier: dict[str, Any] | None) -> None:
+    if path.suffix == ".html":
+        text = bench_html(result, earlier)
+    elif path.suffix == ".svg":
+        text = bench_svg(result["layers"], None if earlier is None else earlier["layers"])
+    else:
+        text = json.dumps(to_json(result), indent=2, ensure_ascii=False) + "\n"
+    write_atomically(path, text.encode())

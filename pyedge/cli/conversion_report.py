@@ -7,29 +7,9 @@ from typing import Any
 
 import numpy as np
 
-_STYLE = """
-:root { --ink: #1b1f24; --soft: #66707c; --line: #d9dee4; --page: #fff; --card: #f5f7f9;
-  --bar: #2f6fb5; --weak: #c8501e; --cut: #c8501e }
-@media (prefers-color-scheme: dark) { :root { --ink: #e6e9ed; --soft: #98a2ad; --line: #333a43;
-  --page: #15181c; --card: #1d2126; --bar: #6aa5e3; --weak: #ee8358; --cut: #ee8358 } }
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 64rem; margin: 2rem auto; padding: 0 1rem;
-  color: var(--ink); background: var(--page) }
-h1 { font-size: 1.5rem; margin-bottom: .2rem } h2 { font-size: 1.15rem; margin-top: 2.2rem }
-p.note { color: var(--soft); max-width: 46rem }
-.facts, .grid { display: grid; gap: .8rem;
-  grid-template-columns: repeat(auto-fill, minmax(9rem, 1fr)) }
-.grid { grid-template-columns: repeat(auto-fill, minmax(14.5rem, 1fr)) }
-.facts div, figure { background: var(--card); border-radius: 6px; padding: .6rem .8rem; margin: 0 }
-.facts b { display: block; font-size: 1.25rem; font-weight: 600 }
-.facts span, figcaption { color: var(--soft); font-size: .8rem }
-figcaption b { color: var(--ink); font-weight: 600; overflow-wrap: anywhere; display: block }
-svg { display: block; width: 100%; height: auto }
-svg text { font: 12px system-ui, sans-serif; fill: var(--ink) } svg .soft { fill: var(--soft) }
-svg .bar { fill: var(--bar) } svg .weak { fill: var(--weak) }
-svg .line { stroke: var(--line) } svg .cut { stroke: var(--cut); stroke-width: 1.5 }
-"""
+from pyedge.cli.page import facts, html_page, short
+
 _WEAK_DB = 20.0  # under this, a layer keeps less than 99 % of the signal's power
-_NAME_LETTERS = 40
 
 
 def conversion_html(report: dict[str, Any], title: str) -> str:
@@ -58,13 +38,7 @@ def conversion_html(report: dict[str, Any], title: str) -> str:
             *(_tensor(tensor) for tensor in report["tensors"]),
             "</div>",
         ]
-    return (
-        '<!doctype html>\n<html lang="en">\n<head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width">'
-        f"<title>{escape(title)}</title><style>{_STYLE}</style></head>\n<body>\n"
-        + "\n".join(parts)
-        + "\n</body>\n</html>\n"
-    )
+    return html_page(title, parts)
 
 
 def snr_svg(layers: list[dict[str, Any]]) -> str:
@@ -86,7 +60,7 @@ def snr_svg(layers: list[dict[str, Any]]) -> str:
         kind = "weak" if value < _WEAK_DB else "bar"
         length = max(value, 0.0) * scale
         parts.append(
-            f'<text x="{left - 8}" y="{y + 11}" text-anchor="end">{_short(layer["name"])}</text>'
+            f'<text x="{left - 8}" y="{y + 11}" text-anchor="end">{short(layer["name"])}</text>'
             f'<rect class="{kind}" x="{left}" y="{y}" width="{length:.1f}" '
             f'height="{row - 5}" rx="2"/>'
             f'<text class="soft" x="{left + length + 6:.1f}" y="{y + 11}">{value:.1f}</text>'
@@ -113,18 +87,16 @@ def histogram_svg(counts: Any, absmax: float, threshold: float) -> str:
 
 
 def _facts(report: dict[str, Any]) -> str:
-    facts = [("precision", report["precision"]), ("method", report.get("method"))]
+    values: list[tuple[str, object]] = [
+        ("precision", report["precision"]),
+        ("method", report.get("method")),
+    ]
     cosine = report.get("cosine")
-    facts.append(("cosine with FP32", None if cosine is None else f"{cosine:.5f}"))
-    facts.append(("calibration images", report.get("images")))
-    facts.append(("size of the file", f"{report['file_bytes'] / 1e6:.2f} MB"))
-    facts.append(("time", f"{report['seconds']:.1f} s"))
-    shown = (
-        f"<div><b>{escape(str(value))}</b><span>{name}</span></div>"
-        for name, value in facts
-        if value is not None
-    )
-    return '<div class="facts">' + "".join(shown) + "</div>"
+    values.append(("cosine with FP32", None if cosine is None else f"{cosine:.5f}"))
+    values.append(("calibration images", report.get("images")))
+    values.append(("size of the file", f"{report['file_bytes'] / 1e6:.2f} MB"))
+    values.append(("time", f"{report['seconds']:.1f} s"))
+    return facts(values)
 
 
 def _tensor(tensor: dict[str, Any]) -> str:
@@ -138,9 +110,3 @@ def _tensor(tensor: dict[str, Any]) -> str:
         f"threshold {tensor['threshold']:.4g} ({100 * min(kept, 1.0):.0f} % of the range), "
         f"scale {tensor['scale']:.3g}, {kind}</figcaption></figure>"
     )
-
-
-def _short(name: str) -> str:
-    if len(name) > _NAME_LETTERS:
-        name = "…" + name[1 - _NAME_LETTERS :]
-    return escape(name)

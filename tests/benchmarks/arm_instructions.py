@@ -25,8 +25,9 @@ import numpy as np
 import onnx
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from arm import guest, ncnn_int8
+from arm import guest
 from models import export, mobilefacenet
+from peer_tools import ncnn_int8
 
 import pyedge
 from pyedge.converters import convert
@@ -87,13 +88,16 @@ class Models:
         shape = f"inputshape=[{','.join(map(str, SHAPE))}]"
         run = [pnnx, self.onnx, shape, "fp16=0"]
         subprocess.run(run, cwd=self.folder, check=True, capture_output=True)
-        layers = ncnn_int8.parse(self.ncnn("fp32").read_text())
-        blobs = ncnn_int8.observed(layers)
+        param = self.ncnn("fp32")
+        layers = ncnn_int8.read(param, param.with_suffix(".bin"))
+        blobs = ncnn_int8.quantized_inputs(layers)
         images, absmax = self.folder / "images.f32", self.folder / "absmax.json"
         self.images.tofile(images)
-        job = [RUN_NCNN, "absmax", self.ncnn("fp32"), images, absmax, *blobs]
+        job = [RUN_NCNN, "absmax", param, images, absmax, *sorted(set(blobs.values()))]
         subprocess.run([*guest.python(cache, "max,sve=off"), *map(str, job)], check=True)
-        ncnn_int8.quantize(self.ncnn("fp32"), json.loads(absmax.read_text()), self.ncnn("int8"))
+        thresholds = json.loads(absmax.read_text())
+        of_layers = {layer: thresholds[blob] for layer, blob in blobs.items()}
+        ncnn_int8.write(layers, of_layers, self.ncnn("int8"))
 
     def output_of_run(self) -> np.ndarray:
         y = np.fromfile(self.output, np.float32)
@@ -126,6 +130,7 @@ def count_ncnn(models: Models, plugin: Path, cache: Path, cpu: str, mode: str) -
     similarity = cosine(models.output_of_run(), models.expected["fp32"])
     if similarity < 0.999:
         raise SystemExit(f"{cpu}: ncnn, {mode}: cosine {similarity} with FP32: not counted")
+    print(f"{cpu}: ncnn, {mode}: {counts.total()}, cosine {similarity:.5f}", file=sys.stderr)
     return counts.total()
 
 

@@ -19,6 +19,7 @@
 #include "graph/shapes.h"
 #include "graph/validate.h"
 #include "kernels/conv/conv.h"
+#include "random.h"
 #include "runtime/launch.h"
 
 namespace pyedge {
@@ -28,34 +29,6 @@ constexpr float kInfinity = std::numeric_limits<float>::infinity();
 constexpr size_t kGuard = 256;  // bytes behind every buffer that a kernel writes
 constexpr uint8_t kGuardByte = 0xa5;
 constexpr double kUsualMacs = 5e5, kManyMacs = 6e6;
-
-// SplitMix64 (Steele et al., 2014): the distributions of <random> differ between libraries.
-class Random {
- public:
-  explicit Random(uint64_t seed) : state_(seed) {}
-
-  uint64_t next() {
-    uint64_t z = state_ += 0x9e3779b97f4a7c15u;
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-    return z ^ (z >> 31);
-  }
-  // Both bounds included.
-  int32_t range(int32_t low, int32_t high) {
-    return low + static_cast<int32_t>(next() % static_cast<uint64_t>(high - low + 1));
-  }
-  bool one_in(int32_t n) { return range(1, n) == 1; }
-  float real(float low, float high) {
-    return low + (high - low) * (static_cast<float>(next() >> 40) * 0x1p-24f);
-  }
-  template <typename T, size_t N>
-  T pick(const T (&values)[N]) {
-    return values[range(0, static_cast<int32_t>(N) - 1)];
-  }
-
- private:
-  uint64_t state_;
-};
 
 // Corners are the two ends of the range at random; in kSame every product has one sign.
 enum class Values { kAny, kCorners, kSame };
@@ -129,6 +102,8 @@ void draw_channels(Random& random, Layer* l) {
 void draw_window(Random& random, Layer* l) {
   constexpr int32_t kSizes[] = {1, 3, 3, 3, 5, 7}, kAsymmetric[] = {1, 2, 3, 4, 5, 7};
   constexpr int32_t kStrides[] = {1, 1, 1, 2, 2, 3}, kDilations[] = {1, 1, 1, 1, 2, 3};
+  l->in_h = random.range(1, 16), l->in_w = random.range(1, random.one_in(2) ? 16 : 40);
+  if (random.one_in(4)) return;  // 1x1, as half of all layers of a mobile network
   l->kernel[0] = l->kernel[1] = random.pick(kSizes);
   l->stride[0] = l->stride[1] = random.pick(kStrides);
   l->dilation[0] = l->dilation[1] = random.pick(kDilations);
@@ -139,7 +114,6 @@ void draw_window(Random& random, Layer* l) {
   for (int i = 0; i < 4; ++i) {
     l->pads[i] = same ? (l->kernel[i % 2] - 1) * l->dilation[i % 2] / 2 : random.range(0, 4);
   }
-  l->in_h = random.range(1, 16), l->in_w = random.range(1, random.one_in(2) ? 16 : 40);
 }
 
 int32_t draw_zero_point(Random& random) {

@@ -1,0 +1,15 @@
+#include "kernels/bandwidth/bandwidth.h"
+#include "kernels/bandwidth/read.h"
+
+namespace pyedge {
+namespace {
+
+struct Register {
+  using Lanes = int32_t __attribute__((vector_size(64)));
+};
+
+}  // namespace
+
+const ReadMemory read_avx512vnni = read_memory<Register>;
+
+}  // namespace pyedge
