@@ -154,6 +154,52 @@ std::unique_ptr<Case> make_case(const std::string& op, const std::vector<int32_t
   return made;
 }
 
+// A kernel on a case, its constants packed.
+class Runner {
+ public:
+  Runner(const Case& c, const Kernel* kernel, int threads)
+      : pool_(threads), call_{kernel, &c.args, nullptr, nullptr, 0} {
+    bool memory = true;
+    if (kernel->prepared_bytes != nullptr) {
+      memory = prepared_.allocate(kernel->prepared_bytes(c.args));
+      if (memory) kernel->prepare(c.args, prepared_.data());
+      call_.prepared = prepared_.data();
+    }
+    if (kernel->scratch_bytes != nullptr) {
+      call_.scratch_stride = align_up(kernel->scratch_bytes(c.args));
+      const size_t bytes = call_.scratch_stride * static_cast<size_t>(threads);
+      memory = memory && scratch_.allocate(bytes);
+      call_.scratch = scratch_.data();
+    }
+    if (!memory) raise_if_error({StatusCode::kOutOfMemory, "no memory"});
+  }
+
+  const Kernel& kernel() const { return *call_.kernel; }
+
+  void run(int repeats) {
+    const py::gil_scoped_release unlocked;
+    const size_t tasks = call_.kernel->tasks(*call_.args);
+    for (int i = 0; i < repeats; ++i) launch(&pool_, call_, tasks);
+  }
+
+ private:
+  AlignedBuffer prepared_, scratch_;
+  ThreadPool pool_;
+  Launch call_;
+};
+
+// Null where no kernel (or not the named one) takes the case on this CPU.
+std::unique_ptr<Runner> make_runner(const Case& c, const std::string& kernel_name, int threads) {
+  const Kernel* kernel = kernel_name.empty()
+                             ? select_kernel(c.args, isa_table().back().isa, cpu_features())
+                             : find_kernel(kernel_name);
+  if (kernel == nullptr || !runs_on(kernel->isa, cpu_features()) || !kernel->accepts(c.args) ||
+      (kernel->suits != nullptr && !kernel->suits(c.args))) {
+    return nullptr;
+  }
+  return std::make_unique<Runner>(c, kernel, threads);
+}
+
 // What Kernel::packs says is never read again shows in the result if it is.
 void forget_packed_inputs(Case* c, const Kernel& kernel) {
   for (size_t slot = 0; slot < static_cast<size_t>(c->args.input_count); ++slot) {
@@ -165,25 +211,27 @@ void forget_packed_inputs(Case* c, const Kernel& kernel) {
 }
 
 // Runs again over each input that Kernel::in_place names and that fits: the bytes stay the same.
-void check_in_place(Case* c, ThreadPool* pool, const Launch& call, size_t out_bytes) {
+void check_in_place(Case* c, Runner* runner) {
+  const Kernel& kernel = runner->kernel();
   TensorView& y = c->views.back();
+  const size_t out_bytes = y.shape.elements() * dtype_bytes(y.dtype);
   void* const expected = y.data;
   for (size_t slot = 0; slot < static_cast<size_t>(c->args.input_count); ++slot) {
     const TensorView& x = c->views[slot];
-    if (!(call.kernel->in_place >> slot & 1) || !x.present || x.dtype != y.dtype ||
+    if (!(kernel.in_place >> slot & 1) || !x.present || x.dtype != y.dtype ||
         x.shape.elements() != y.shape.elements()) {
       continue;
     }
     const std::vector<uint8_t> saved(x.as<uint8_t>(), x.as<uint8_t>() + out_bytes);
     y.data = x.data;
-    launch(pool, call, call.kernel->tasks(c->args));
+    runner->run(/*repeats=*/1);
     const bool same = std::memcmp(x.data, expected, out_bytes) == 0;
     std::memcpy(x.data, saved.data(), out_bytes);
     y.data = expected;
     if (!same) {
-      raise_if_error({StatusCode::kUnsupported, std::string(call.kernel->name) +
-                                                    ": other bytes in place of input " +
-                                                    std::to_string(slot)});
+      raise_if_error(
+          {StatusCode::kUnsupported,
+           std::string(kernel.name) + ": other bytes in place of input " + std::to_string(slot)});
     }
   }
 }
@@ -195,36 +243,11 @@ py::object run_op(const std::string& op, const std::vector<int32_t>& ints,
                   const QuantPair& out_quant, const std::string& kernel_name, int threads,
                   int repeats) {
   const auto c = make_case(op, ints, floats, inputs, input_quant, out_dtype, out_quant);
-  const Kernel* kernel = kernel_name.empty()
-                             ? select_kernel(c->args, isa_table().back().isa, cpu_features())
-                             : find_kernel(kernel_name);
-  if (kernel == nullptr || !runs_on(kernel->isa, cpu_features()) || !kernel->accepts(c->args) ||
-      (kernel->suits != nullptr && !kernel->suits(c->args))) {
-    return py::none();
-  }
-  AlignedBuffer prepared, scratch;
-  bool memory = true;
-  ThreadPool pool(threads);
-  Launch call{kernel, &c->args, nullptr, nullptr, 0};
-  if (kernel->prepared_bytes != nullptr) {
-    memory = memory && prepared.allocate(kernel->prepared_bytes(c->args));
-    if (memory) kernel->prepare(c->args, prepared.data());
-    call.prepared = prepared.data();
-  }
-  if (kernel->scratch_bytes != nullptr) {
-    call.scratch_stride = align_up(kernel->scratch_bytes(c->args));
-    memory = memory && scratch.allocate(call.scratch_stride * static_cast<size_t>(threads));
-    call.scratch = scratch.data();
-  }
-  if (!memory) raise_if_error({StatusCode::kOutOfMemory, "no memory"});
-  forget_packed_inputs(c.get(), *kernel);
-  {
-    const py::gil_scoped_release unlocked;
-    const size_t tasks = kernel->tasks(c->args);
-    for (int i = 0; i < repeats; ++i) launch(&pool, call, tasks);
-  }
-  const TensorView& y = c->output();
-  check_in_place(c.get(), &pool, call, y.shape.elements() * dtype_bytes(y.dtype));
+  const auto runner = make_runner(*c, kernel_name, threads);
+  if (runner == nullptr) return py::none();
+  forget_packed_inputs(c.get(), runner->kernel());
+  runner->run(repeats);
+  check_in_place(c.get(), runner.get());
   return to_array(c->output().data, c->output().dtype, c->output().shape);
 }
 
@@ -273,9 +296,13 @@ void bind_kernels(py::module_& m) {
            py::arg("inputs"), py::arg("input_quant"), py::arg("out_dtype"), py::arg("out_quant"))
       .def("addresses", &op_addresses, py::arg("kernel"),
            "Of the OpArgs and of each function of a kernel; 0 where it has none.")
+      .def("runner", &make_runner, py::arg("kernel"), py::arg("threads") = 1,
+           py::keep_alive<0, 1>(),
+           "The kernel of that name, its constants packed; None where it does not take the case.")
       .def("output", [](const Case& c) {
         return to_array(c.output().data, c.output().dtype, c.output().shape);
       });
+  py::class_<Runner>(m, "OpRunner").def("run", &Runner::run, py::arg("repeats"));
   m.def("select_op", &select_op, py::arg("op"), py::arg("ints"), py::arg("floats"),
         py::arg("inputs"), py::arg("input_quant"), py::arg("out_dtype"), py::arg("out_quant"),
         py::arg("features"), "The kernel that a CPU with these features gets, by name.");

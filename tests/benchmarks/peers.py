@@ -4,7 +4,7 @@ cd tests && python benchmarks/peers.py --peers-python VENV/bin/python [--isa avx
 
 The peers live in an environment of their own, because their protobuf is not ours:
 python -m venv VENV && VENV/bin/pip install -r benchmarks/peers-requirements.txt &&
-VENV/bin/pip install --no-deps -r benchmarks/peers-requirements-nodeps.txt
+VENV/bin/pip install --no-deps pnnx==20261020
 
 Every engine and precision is a process that sleeps until it is told to run; they take turns on
 the same core, round by round. An engine that can do INT8 in several ways (our scales as a
@@ -32,7 +32,7 @@ from peer_tools.table import print_table, ratios
 import pyedge
 
 PEERS = ("onnxruntime", "openvino", "ncnn", "mnn")
-ONEDNN_ISA = {"avx512vnni": "AVX512_CORE_VNNI", "avx2": "AVX2"}
+ONEDNN_ISA = {"avx512vnni": "AVX512_CORE_VNNI", "avxvnni": "AVX2_VNNI", "avx2": "AVX2"}
 ISAS = list(pyedge.features()["isa"])
 
 

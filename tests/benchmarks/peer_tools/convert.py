@@ -36,7 +36,7 @@ def onnxruntime_static(folder: Path) -> None:
     )
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    class Reader(CalibrationDataReader):
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:
             self.images = images(folder)
 
@@ -86,7 +86,7 @@ def ncnn_models(folder: Path) -> None:
     assert spec is not None, "pnnx is not installed"
     program = Path(spec.origin or "").parent / "pnnx"
     shape = str(list(next(images(folder)).shape)).replace(" ", "")
-    command = [program, "fp32.onnx", f"inputshape={shape}", "fp16=0"]
+    command = [str(program), "fp32.onnx", f"inputshape={shape}", "fp16=0"]
     command += ["ncnnparam=ncnn.param", "ncnnbin=ncnn.bin"]
     subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL)
     layers = ncnn_int8.read(folder / "ncnn.param", folder / "ncnn.bin")

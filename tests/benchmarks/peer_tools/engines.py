@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -99,7 +99,7 @@ class OpenVino:
         if self.queue is not None:
             self.queue.set_callback(self._keep)
 
-    def _keep(self, request, index: int) -> None:
+    def _keep(self, request: Any, index: int) -> None:
         self.results[index] = request.get_output_tensor().data.copy()
 
     def run(self) -> None:
