@@ -80,3 +80,13 @@ def test_layers_that_would_leave_tiles_empty_do_not_get_them(layer):
 def test_enough_vectors_fill_tiles():
     layer = Layer(512, 128, **square(1, size=(1, 1), batch=16))
     assert chosen("Sapphire Rapids", layer) == "conv_i8_amx"
+
+
+@pytest.mark.parametrize("cpu", ["Haswell", "Zen 4"])
+@pytest.mark.parametrize("layer", [Layer(64, 64, size=(56, 56)), Layer(256, 256, size=(14, 14))])
+def test_3x3_layers_get_winograd(cpu, layer):
+    assert chosen(cpu, layer) == f"conv_i8_winograd_{BEST[cpu]}"
+
+
+def test_small_images_leave_winograd_too_few_tiles():
+    assert chosen("Zen 4", Layer(64, 64, size=(7, 7))) == "conv_i8_avx512vnni"
