@@ -39,9 +39,10 @@ class AlignedBuffer {
     data_ = static_cast<uint8_t*>(std::aligned_alloc(alignment, rounded));
     if (data_ == nullptr) return false;
 #if defined(__linux__)
-    if (alignment == kHugePage) madvise(data_, rounded, MADV_HUGEPAGE);
+    // The last, begun huge page stays one of small pages, of which only what is used is taken.
+    if (alignment == kHugePage) madvise(data_, bytes / kHugePage * kHugePage, MADV_HUGEPAGE);
 #endif
-    std::memset(data_, 0, rounded);
+    std::memset(data_, 0, (bytes + 63) / 64 * 64);
     bytes_ = bytes;
     return true;
   }

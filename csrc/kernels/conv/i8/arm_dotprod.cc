@@ -251,7 +251,7 @@ void dot_depthwise_row(const I8DepthwiseRow& row, const I8Finish& f) {
                        (end - 1) * row.stride_w - row.pad_left + span, row.columns);
     const Strip strip{row, f, (pixels + 3) / 4,
                       static_cast<size_t>(row.stride_w) * row.row_groups * kArmBlock, outputs};
-    if (f.has_slope && f.clamps) {
+    if (f.has_slope && (f.clamps || !f.slope_is_max)) {
       finish_strip<FinishColumns<I8Slope::select, true>>(strip);
     } else if (f.has_slope) {
       finish_strip<FinishColumns<I8Slope::max, false>>(strip);
