@@ -179,7 +179,7 @@ void Session::run(const Plan& plan, const float* const* inputs, float* const* ou
   if (step_seconds) std::fill_n(step_seconds, plan.steps.size(), 0.0);
   Call call{this, plan, inputs, outputs, step_seconds};
   if (plan.pieces == 1) {
-    run_piece(call, 0, 0, false);
+    run_piece(call, 0, 0, pool_.threads() == 1);
     return;
   }
   pool_.run(
@@ -211,14 +211,19 @@ void Session::run_piece(const Call& call, size_t thread, size_t piece, bool alon
   for (size_t i = 0; i < steps.size(); ++i) {
     const Step& step = steps[i];
     if (step.kernel == nullptr) continue;
-    const Clock::time_point start = seconds ? Clock::now() : Clock::time_point{};
+    const bool trying = !alone && step.sharing.trying();
+    const bool timed = trying || seconds != nullptr;
+    const Clock::time_point start = timed ? Clock::now() : Clock::time_point{};
     const Launch one{step.kernel, &step.args, step.prepared, scratch, plan.scratch_bytes};
-    if (alone) {
+    if (alone || step.sharing.alone()) {
       launch_alone(one, step.tasks);
     } else {
       launch(&pool_, one, step.tasks);
     }
-    if (seconds) seconds[i] += std::chrono::duration<double>(Clock::now() - start).count();
+    if (!timed) continue;
+    const double took = std::chrono::duration<double>(Clock::now() - start).count();
+    if (trying) step.sharing.note(took);
+    if (seconds) seconds[i] += took;
   }
   for (size_t i = 0; i < g.outputs.size(); ++i) {
     const auto t = static_cast<size_t>(g.outputs[i]);

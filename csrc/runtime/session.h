@@ -16,6 +16,7 @@
 #include "kernels/kernel.h"
 #include "runtime/planner.h"
 #include "runtime/prepared.h"
+#include "runtime/sharing.h"
 
 namespace pyedge {
 
@@ -43,6 +44,7 @@ class Session {
     std::vector<TensorView> views;  // inputs, then outputs
     OpArgs args;
     size_t tasks;
+    mutable Sharing sharing;
   };
   struct Plan {
     std::vector<Shape> input_shapes;

@@ -14,8 +14,8 @@
 #include <vector>
 
 #include "base/buffer.h"
-#include "digest/sha256.h"
 #include "check.h"
+#include "digest/sha256.h"
 #include "graph/shapes.h"
 #include "graph/validate.h"
 #include "kernels/conv/conv.h"

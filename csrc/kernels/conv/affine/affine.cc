@@ -19,6 +19,13 @@ bool affine_accepts(const OpArgs& args) {
          g.pad_left == 0;
 }
 
+double affine_cost(const OpArgs& args) {
+  constexpr size_t kBlock = 32;
+  const size_t channels = static_cast<size_t>(args.inputs[kConvWeight].shape[0]);
+  const size_t lanes = (channels + kBlock - 1) / kBlock * kBlock;
+  return 10 * channels > 7 * lanes ? 0.2 : 0.05;
+}
+
 size_t affine_period(const OpArgs& args) {
   const size_t channels = static_cast<size_t>(args.inputs[kConvWeight].shape[0]);
   return (kLongLoop + channels - 1) / channels * channels;

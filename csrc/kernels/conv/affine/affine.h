@@ -14,6 +14,8 @@
 namespace pyedge {
 
 bool affine_accepts(const OpArgs& args);
+// Beside depthwise kernels for blocks of 32 channels, which are faster where blocks are full.
+double affine_cost(const OpArgs& args);
 size_t affine_prepared_bytes(const OpArgs& args);
 void affine_prepare(const OpArgs& args, void* prepared);
 // Elements of the arrays in the prepared block: the channels, repeated until loops are long.
@@ -45,19 +47,10 @@ void run_affine(const OpArgs& args, const void* prepared, void*, size_t begin, s
   }
 }
 
-constexpr Kernel affine_kernel(const char* name, Isa isa) {
-  return {name,
-          Op::k_conv,
-          isa,
-          affine_accepts,
-          [](const OpArgs&) { return 0.05; },
-          affine_prepared_bytes,
-          affine_prepare,
-          nullptr,
-          block_tasks,
-          run_affine,
-          kConvPacks,
-          1u << kConvX};
+constexpr Kernel affine_kernel(const char* name, Isa isa, double (*cost)(const OpArgs&)) {
+  return {
+      name,           Op::k_conv, isa,         affine_accepts, cost,       affine_prepared_bytes,
+      affine_prepare, nullptr,    block_tasks, run_affine,     kConvPacks, 1u << kConvX};
 }
 
 }  // namespace

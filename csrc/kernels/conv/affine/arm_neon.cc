@@ -3,6 +3,7 @@
 
 namespace pyedge {
 
-extern const Kernel conv_i8_affine_neon = affine_kernel("conv_i8_affine_neon", Isa::neon);
+extern const Kernel conv_i8_affine_neon =
+    affine_kernel("conv_i8_affine_neon", Isa::neon, [](const OpArgs&) { return 0.05; });
 
 }  // namespace pyedge

@@ -3,6 +3,7 @@
 
 namespace pyedge {
 
-extern const Kernel conv_i8_affine_avx2 = affine_kernel("conv_i8_affine_avx2", Isa::avx2);
+extern const Kernel conv_i8_affine_avx2 =
+    affine_kernel("conv_i8_affine_avx2", Isa::avx2, affine_cost);
 
 }  // namespace pyedge

@@ -4,6 +4,6 @@
 namespace pyedge {
 
 extern const Kernel conv_i8_affine_avx512vnni =
-    affine_kernel("conv_i8_affine_avx512vnni", Isa::avx512vnni);
+    affine_kernel("conv_i8_affine_avx512vnni", Isa::avx512vnni, affine_cost);
 
 }  // namespace pyedge
