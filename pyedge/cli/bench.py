@@ -197,12 +197,14 @@ def _layer(layer: dict[str, Any], seconds: float, roofline: Roofline) -> dict[st
 
 def _print_start(out: Console, load_seconds: float, memory: dict[str, Any]) -> None:
     sizes = {name.removesuffix("_bytes"): memory[name] for name in _MEMORY[:-1]}
-    packed = "of the packed ones from the cache" if sizes["mapped"] else "none from a cache"
+    packed = quantity(sizes["packed"], "B")
+    if sizes["mapped"]:
+        packed += f" ({quantity(sizes['mapped'], 'B')} from the cache)"
     out.print(
         f"loaded and packed in {1e3 * load_seconds:.2f} ms; memory: activations "
-        f"{quantity(sizes['arena'], 'B')}, packed weights {quantity(sizes['packed'], 'B')} "
-        f"({quantity(sizes['mapped'], 'B')} {packed}), rest of the model "
-        f"{quantity(sizes['model'], 'B')}, scratch {quantity(sizes['scratch'], 'B')}"
+        f"{quantity(sizes['arena'], 'B')}, packed weights {packed}, rest "
+        f"of the model {quantity(sizes['model'], 'B')}, scratch "
+        f"{quantity(sizes['scratch'], 'B')}"
     )
     if memory["cache_problem"]:
         out.print(f"the cache could not be written: {memory['cache_problem']}")

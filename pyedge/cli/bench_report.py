@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from pyedge.cli.output import table
-from pyedge.cli.page import PICTURE_STYLE, facts, html_page, short
+from pyedge.cli.page import facts, html_page, short, svg_file
 
 _BAR_LETTERS = 24
 NEAR_ROOFLINE = 0.4  # a layer's share that counts as near to what the CPU could do
@@ -130,9 +130,7 @@ def bench_svg(
     layers: Sequence[dict[str, Any]], earlier: Sequence[dict[str, Any]] | None = None
 ) -> str:
     """The picture of the page as a file of its own."""
-    picture = _layers_svg(layers, earlier)
-    head, rest = picture.split(">", 1)
-    return f'{head} xmlns="http://www.w3.org/2000/svg"><style>{PICTURE_STYLE}</style>{rest}\n'
+    return svg_file(_layers_svg(layers, earlier))
 
 
 def _layers_svg(layers: Sequence[dict[str, Any]], earlier: Sequence[dict[str, Any]] | None) -> str:

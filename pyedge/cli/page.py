@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from html import escape
 
-PICTURE_STYLE = """
-:root { --ink: #1b1f24; --soft: #66707c; --line: #d9dee4; --page: #fff; --card: #f5f7f9;
-  --bar: #2f6fb5; --weak: #c8501e; --cut: #c8501e; --rest: #b9cde4 }
-@media (prefers-color-scheme: dark) { :root { --ink: #e6e9ed; --soft: #98a2ad; --line: #333a43;
+_LIGHT = """--ink: #1b1f24; --soft: #66707c; --line: #d9dee4; --page: #fff; --card: #f5f7f9;
+  --bar: #2f6fb5; --weak: #c8501e; --cut: #c8501e; --rest: #b9cde4"""
+_COLORS = f""":root {{ {_LIGHT} }}
+@media (prefers-color-scheme: dark) {{ :root {{ --ink: #e6e9ed; --soft: #98a2ad; --line: #333a43;
   --page: #15181c; --card: #1d2126; --bar: #6aa5e3; --weak: #ee8358; --cut: #ee8358;
-  --rest: #35506e } }
+  --rest: #35506e }} }}
+"""
+_PICTURE_STYLE = """
 svg text { font: 12px system-ui, sans-serif; fill: var(--ink) } svg .soft { fill: var(--soft) }
 svg .bar { fill: var(--bar) } svg .weak { fill: var(--weak) } svg .rest { fill: var(--rest) }
 svg .line { stroke: var(--line) } svg .cut { stroke: var(--cut); stroke-width: 1.5 }
@@ -37,7 +40,7 @@ def html_page(title: str, parts: Iterable[str]) -> str:
     return (
         '<!doctype html>\n<html lang="en">\n<head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width">'
-        f"<title>{escape(title)}</title><style>{PICTURE_STYLE}{_PAGE_STYLE}</style></head>\n"
+        f"<title>{escape(title)}</title><style>{_COLORS}{_PICTURE_STYLE}{_PAGE_STYLE}</style></head>\n"
         "<body>\n" + "\n".join(parts) + "\n</body>\n</html>\n"
     )
 
@@ -57,3 +60,14 @@ def short(name: str) -> str:
     if len(name) > _NAME_LETTERS:
         name = "…" + name[1 - _NAME_LETTERS :]
     return escape(name)
+
+
+def svg_file(picture: str) -> str:
+    """A picture of a page as a file of its own: on white, in plain colours, as not every viewer
+    knows variables."""
+    style = _PICTURE_STYLE
+    for name, color in re.findall(r"(--\w+): (#\w+)", _LIGHT):
+        style = style.replace(f"var({name})", color)
+    head, rest = picture.split(">", 1)
+    ground = '<rect width="100%" height="100%" fill="#fff"/>'
+    return f'{head} xmlns="http://www.w3.org/2000/svg"><style>{style}</style>{ground}{rest}\n'
