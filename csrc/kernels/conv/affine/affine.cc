@@ -20,9 +20,9 @@ bool affine_accepts(const OpArgs& args) {
 }
 
 double affine_cost(const OpArgs& args) {
-  constexpr size_t kBlock = 32;
+  constexpr size_t kFull = 32;
   const size_t channels = static_cast<size_t>(args.inputs[kConvWeight].shape[0]);
-  const size_t lanes = (channels + kBlock - 1) / kBlock * kBlock;
+  const size_t lanes = (channels + kFull - 1) / kFull * kFull;
   return 10 * channels > 7 * lanes ? 0.2 : 0.05;
 }
 
