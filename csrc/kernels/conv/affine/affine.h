@@ -16,6 +16,8 @@ namespace pyedge {
 bool affine_accepts(const OpArgs& args);
 // Beside depthwise kernels for blocks of 32 channels, which are faster where blocks are full.
 double affine_cost(const OpArgs& args);
+// Where no other kernel for these layers is faster.
+double affine_cost_alone(const OpArgs& args);
 size_t affine_prepared_bytes(const OpArgs& args);
 void affine_prepare(const OpArgs& args, void* prepared);
 // Elements of the arrays in the prepared block: the channels, repeated until loops are long.

@@ -4,6 +4,6 @@
 namespace pyedge {
 
 extern const Kernel conv_i8_affine_neon =
-    affine_kernel("conv_i8_affine_neon", Isa::neon, [](const OpArgs&) { return 0.05; });
+    affine_kernel("conv_i8_affine_neon", Isa::neon, affine_cost_alone);
 
 }  // namespace pyedge
