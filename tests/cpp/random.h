@@ -1,8 +1,11 @@
 // Random numbers that are the same with every standard library.
 #pragma once
 
+#include <cinttypes>
 #include <cstddef>
 #include <cstdint>
+#include <cstdio>
+#include <cstdlib>
 
 namespace pyedge {
 
@@ -33,5 +36,19 @@ class Random {
  private:
   uint64_t state_;
 };
+
+// The program `NAME [COUNT [FIRST]]` of tests that check items of an endless list: its exit status.
+template <class Tests>
+int check_items(int argc, char** argv, uint64_t count, const char* items) {
+  if (argc > 1) count = std::strtoull(argv[1], nullptr, 10);
+  const uint64_t first = argc > 2 ? std::strtoull(argv[2], nullptr, 10) : 0;
+  Tests tests;
+  uint64_t failed = 0;
+  for (uint64_t i = 0; i < count; ++i) failed += tests.check(first + i) ? 0 : 1;
+  const bool reached = tests.summarize();
+  std::printf("%" PRIu64 " of %" PRIu64 " %s differ\n", failed, count, items);
+  // A replayed item need not reach every kernel.
+  return failed == 0 && (reached || argc > 2) ? 0 : 1;
+}
 
 }  // namespace pyedge

@@ -7,7 +7,6 @@
 #include <cinttypes>
 #include <cmath>
 #include <cstdio>
-#include <cstdlib>
 #include <cstring>
 #include <limits>
 #include <string>
@@ -445,13 +444,5 @@ class RandomLayers {
 }  // namespace pyedge
 
 int main(int argc, char** argv) {
-  const uint64_t count = argc > 1 ? std::strtoull(argv[1], nullptr, 10) : 1000;
-  const uint64_t first = argc > 2 ? std::strtoull(argv[2], nullptr, 10) : 0;
-  pyedge::RandomLayers layers;
-  uint64_t failed = 0;
-  for (uint64_t i = 0; i < count; ++i) failed += layers.check(first + i) ? 0 : 1;
-  const bool reached = layers.summarize();
-  std::printf("%" PRIu64 " of %" PRIu64 " layers differ\n", failed, count);
-  // A replayed layer need not reach every kernel.
-  return failed == 0 && (reached || argc > 2) ? 0 : 1;
+  return pyedge::check_items<pyedge::RandomLayers>(argc, argv, 1000, "layers");
 }

@@ -7,7 +7,6 @@
 #include <cinttypes>
 #include <cmath>
 #include <cstdio>
-#include <cstdlib>
 #include <cstring>
 #include <limits>
 #include <vector>
@@ -16,6 +15,7 @@
 #include "check.h"
 #include "graph/shapes.h"
 #include "kernels/kernel.h"
+#include "random.h"
 #include "random_nodes.h"
 #include "runtime/launch.h"
 
@@ -249,13 +249,5 @@ class RandomOps {
 }  // namespace pyedge
 
 int main(int argc, char** argv) {
-  const uint64_t count = argc > 1 ? std::strtoull(argv[1], nullptr, 10) : 2000;
-  const uint64_t first = argc > 2 ? std::strtoull(argv[2], nullptr, 10) : 0;
-  pyedge::RandomOps ops;
-  uint64_t failed = 0;
-  for (uint64_t i = 0; i < count; ++i) failed += ops.check(first + i) ? 0 : 1;
-  const bool reached = ops.summarize();
-  std::printf("%" PRIu64 " of %" PRIu64 " nodes differ\n", failed, count);
-  // A replayed node need not reach every kernel.
-  return failed == 0 && (reached || argc > 2) ? 0 : 1;
+  return pyedge::check_items<pyedge::RandomOps>(argc, argv, 2000, "nodes");
 }
