@@ -37,7 +37,7 @@ MAX_RATIO = 32.0
 # How far above the largest value seen a channel of a ReLU6 is cut; see `equalize`.
 CLIP_MARGIN = 1.5
 
-_GATES = ("sigmoid", "hard_sigmoid")
+_GATES = {"sigmoid", "hard_sigmoid"}
 _COMMUTING = ("max_pool", "average_pool", "resize")
 
 
@@ -117,6 +117,7 @@ def _center(graph: Graph, ranges: dict[str, ChannelRange]) -> dict[str, ChannelR
 def _linear(node: Node) -> bool:
     return (
         node.input(SLOPE) is None
+        and node.activation == "none"
         and node.attrs.get("act_min", -math.inf) == -math.inf
         and node.attrs.get("act_max", math.inf) == math.inf
     )
@@ -204,8 +205,8 @@ def _tied(graph: Graph, node: Node, producer: dict[str, Node]) -> list[str]:
     if node.op in ("add", "sub") and len(inputs) == 2:
         return [output, *inputs]
     if node.op == "mul" and len(inputs) == 2:
-        kinds = [producer[name].op if name in producer else "" for name in inputs]
-        gates = [name for name, kind in zip(inputs, kinds, strict=True) if kind in _GATES]
+        makers = [(name, producer[name]) for name in inputs if name in producer]
+        gates = [name for name, maker in makers if {maker.op, maker.activation} & _GATES]
         if len(gates) == 1:
             return [output, *(name for name in inputs if name not in gates)]
     return []
@@ -219,6 +220,8 @@ def _scalable_input(node: Node) -> list[str]:
 
 def _homogeneous(node: Node) -> bool:
     """Whether f(s * y) = s * f(y) for s > 0, for everything after the multiplication."""
+    if node.activation != "none":
+        return False
     low, high = ("min", "max") if node.op == "clip" else ("act_min", "act_max")
     bounded = node.attrs.get(high, math.inf) != math.inf
     if bounded and (node.op not in MAC_OPS or node.input(RESIDUAL) is not None):

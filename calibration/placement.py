@@ -158,9 +158,7 @@ def never_negative(graph: Graph) -> set[str]:
 
 def _non_negative_output(graph: Graph, node: Node, inputs: list[bool]) -> bool:
     attrs = node.attrs
-    if node.op in ("sigmoid", "softmax", "reduce_l2"):
-        return True
-    if node.op == "hard_sigmoid":
+    if {node.op, node.activation} & {"sigmoid", "hard_sigmoid", "softmax", "reduce_l2"}:
         return True
     if node.op == "clip":
         return _attribute(node, "min") >= 0 or inputs[0]

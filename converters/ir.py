@@ -19,6 +19,8 @@ import numpy as np
 from pyedge.metadata import Metadata
 
 DType = Literal["f32", "f16", "i8"]
+# Values of the attribute `activation` of conv and fully_connected, which may be missing.
+ACTIVATIONS = ("none", "hard_sigmoid", "sigmoid", "hard_swish", "swish")
 Attribute = int | float | list[int]
 
 NUMPY_DTYPES: dict[DType, np.dtype] = {
@@ -62,6 +64,13 @@ class Node:
     def input(self, slot: int) -> str | None:
         """The tensor in that slot, None where the slot is empty or beyond the last."""
         return self.inputs[slot] if slot < len(self.inputs) else None
+
+    @property
+    def activation(self) -> str:
+        """One of ACTIVATIONS."""
+        index = self.attrs.get("activation", 0)
+        assert isinstance(index, int)
+        return ACTIVATIONS[index]
 
     def set_input(self, slot: int, name: str | None) -> None:
         self.inputs += [None] * (slot + 1 - len(self.inputs))

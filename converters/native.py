@@ -80,6 +80,10 @@ def attribute_values(node: Node) -> tuple[list[int], list[float]]:
     def take(names: list[str]) -> list[float]:
         values: list[float] = []
         for name in names:
+            if name.endswith("?"):  # stands last, and its 0 is left out
+                value = unused.pop(name[:-1], 0)
+                values.extend([value] if value else [])  # type: ignore[list-item]
+                continue
             repeats = name.endswith("...")
             try:
                 value = unused.pop(name.removesuffix("..."))

@@ -55,10 +55,13 @@ DENSE = [
     Layer(127, 33, **square(1, size=(5, 7), values="corners", out_dtype="f32")),
     Layer(96, 24, **square(1, size=(1, 3), batch=3, bounds=(0.0, 1.5))),
     Layer(10, 20, groups=2, size=(4, 5), values="lowest", zero_points=(127, 0, 0)),
+    Layer(40, 33, size=(4, 5), activation=3, zero_points=(-128, -110, 0)),
+    Layer(40, 33, **square(1, size=(4, 5), activation=2, out_dtype="f32")),
 ]
 DEPTHWISE = [
     Layer(17, 17, groups=17, slope=True, zero_points=(-128, 0, 0)),
     Layer(70, 70, groups=70, **square(5, stride=(2, 2), residual=True, values="highest")),
+    Layer(17, 17, groups=17, activation=4),
 ]
 
 

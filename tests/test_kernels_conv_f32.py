@@ -14,6 +14,7 @@ import numpy as np
 import onnxruntime
 import pytest
 from onnx import TensorProto, helper
+from test_kernels_conv_i8 import activated
 
 from pyedge import _core
 
@@ -39,6 +40,7 @@ class Layer:
     bias: bool = True
     slope: bool = False
     residual: bool = False
+    activation: int = 0
     bounds: tuple[float, float] = (-INF, INF)
 
     def __str__(self) -> str:
@@ -90,6 +92,8 @@ LAYERS = [
     Layer(70, 70, groups=70, stride=(3, 2), dilation=(2, 2), pads=(2, 4, 1, 0), size=(12, 15)),
     Layer(17, 17, groups=17, kernel=(5, 5), pads=(4, 4, 4, 4), stride=(2, 2), size=(2, 3)),
     Layer(64, 64, groups=64, kernel=(7, 7), pads=(0, 0, 0, 0), size=(7, 7)),
+    *(Layer(13, 70, activation=a, **square(1 + a % 2 * 2)) for a in range(1, 5)),
+    *(Layer(33, 33, groups=33, activation=a, stride=(a % 2 + 1,) * 2) for a in range(1, 5)),
 ]
 
 
@@ -117,7 +121,7 @@ def arguments(layer: Layer, extreme: bool = False) -> tuple:
         floats(layer.out_c) if layer.slope else None,
         floats(layer.batch, *layer.out_size, layer.out_c) if layer.residual else None,
     ]
-    ints = [*layer.stride, *layer.dilation, *layer.pads, layer.groups]
+    ints = [*layer.stride, *layer.dilation, *layer.pads, layer.groups, layer.activation]
     return "conv", ints, list(layer.bounds), inputs, [], "f32", NO_QUANT
 
 
@@ -172,7 +176,7 @@ def test_reference_computes_what_onnx_runtime_computes(layer):
         y = y + residual
     if slope is not None:
         y = np.where(y < 0, y * slope, y)
-    y = np.clip(y, *layer.bounds)
+    y = np.clip(activated(y, layer.activation), *layer.bounds)
     np.testing.assert_allclose(reference(layer), y, rtol=1e-4, atol=1e-4)
 
 
@@ -189,7 +193,8 @@ def test_same_bits_as_the_reference(name, layer):
 )
 def test_same_bits_for_extreme_values(name, layer):
     require(name)
-    layer = replace(layer, bounds=(-INF, INF), residual=True, slope=True)
+    plain = layer.activation == 0
+    layer = replace(layer, bounds=(-INF, INF), residual=plain, slope=plain)
     assert_same(name, reference(layer, True), arguments(layer, True))
 
 

@@ -39,6 +39,7 @@ class Layer:
     bias: bool = True
     slope: bool = False
     residual: bool = False
+    activation: int = 0
     out_dtype: str = "i8"
     zero_points: tuple[int, int, int] = (0, 0, 0)  # of x, y and the residual
     bounds: tuple[float, float] = (-INF, INF)
@@ -96,6 +97,7 @@ def arguments(layer: Layer, seed: int = 7) -> tuple:
     x_zero, y_zero, residual_zero = layer.zero_points
     quant = [(x_scale, x_zero)] + [(0.0, 0)] * 4 + [(residual_scale, residual_zero)]
     ints = [*layer.stride, *layer.dilation, *layer.pads, layer.groups]
+    ints += [layer.activation] if layer.activation else []  # it may be missing
     return "conv", ints, list(layer.bounds), inputs, quant, layer.out_dtype, (y_scale, y_zero)
 
 
@@ -171,7 +173,24 @@ LAYERS = [
     Layer(
         64, 64, groups=64, kernel=(7, 7), pads=(0, 0, 0, 0), size=(7, 7), zero_points=(-128, 0, 0)
     ),
+    *(
+        Layer(*channels, activation=activation, zero_points=(-128, -117, 0), **changes)
+        for activation in range(1, 5)
+        for channels, changes in (
+            ((13, 70), {}),
+            ((64, 33), square(1, size=(13, 13))),
+            ((17, 17), {"groups": 17, "bounds": (0.1, 1.5)}),
+            ((5, 5), square(1, groups=5)),
+            ((127, 127), square(5, groups=127, stride=(2, 2), batch=3)),
+        )
+    ),
 ]
+
+
+def activated(y: np.ndarray, activation: int) -> np.ndarray:
+    """Of a real number, in float64."""
+    hard, soft = np.clip(y / 6 + 0.5, 0, 1), 1 / (1 + np.exp(-np.maximum(y, -700)))
+    return [y, hard, soft, y * hard, y * soft][activation]
 
 
 def name_of(layer: Layer) -> str:
@@ -210,6 +229,7 @@ def test_reference_computes_what_numpy_computes(layer):
         y = y + 0.04 * (residual.astype(np.float64) - layer.zero_points[2])
     if slope is not None:
         y = np.where(y < 0, y * slope, y)
+    y = activated(y, layer.activation)
     steps = np.clip(y, *layer.bounds) / 0.03 + layer.zero_points[1]
     got = _core.run_op(*args, kernel=REFERENCE)
     # In float64 a value may fall on the other side of a half.
@@ -234,6 +254,7 @@ def test_same_bytes_for_extreme_values(name, values, zero_point, groups):
     layer = Layer(192, 192, groups=groups, values=values, zero_points=zero_points, slope=True)
     assert_same(name, arguments(layer))
     assert_same(name, arguments(replace(layer, out_dtype="f32")))
+    assert_same(name, arguments(replace(layer, slope=False, activation=3 if groups == 1 else 4)))
 
 
 @pytest.mark.parametrize("name", DENSE)
@@ -256,9 +277,12 @@ def test_the_longest_sum_is_exact(name, values, zero_point):
 @pytest.mark.parametrize("name", [row[0] for row in KERNELS])
 @pytest.mark.parametrize("scale", [1e-30, 1e4, 1e30, INF, float("nan")])
 @pytest.mark.parametrize("groups", [1, 40])
-def test_same_bytes_where_outputs_leave_the_range_of_int32(name, scale, groups):
+@pytest.mark.parametrize("activation", range(5))
+def test_same_bytes_where_outputs_leave_the_range_of_int32(name, scale, groups, activation):
     require(name)
-    args = arguments(Layer(40, 40, groups=groups, slope=True, residual=True))
+    plain = activation == 0
+    layer = Layer(40, 40, groups=groups, slope=plain, residual=plain, activation=activation)
+    args = arguments(layer)
     args[3][3][::2] = scale
     args[3][2][::3] = -scale
     assert_same(name, args)
@@ -280,6 +304,7 @@ def test_fully_connected_gives_the_same_bytes(name, batch, inputs, outputs):
     for out_dtype in ("i8", "f32"):
         args = "fully_connected", [], [-INF, INF], values, [(0.05, -128)], out_dtype, (0.03, 4)
         assert_same(name, args)
+        assert_same(name, (args[0], [1 + batch % 4], args[2], values[:4], *args[4:]))
 
 
 WINOGRAD_LAYERS = [
@@ -407,6 +432,8 @@ def random_layer(rng: np.random.Generator) -> Layer:
         bounds=pick((-INF, INF), (0.0, INF), (0.0, 1.5), (-1.2, 1.3)),
         values=pick("random", "random", "corners", "lowest", "highest"),
     )
+    if rng.random() < 0.3:
+        layer = replace(layer, slope=False, residual=False, activation=int(rng.integers(1, 5)))
     return layer if min(layer.out_size) > 0 else replace(layer, pads=(9, 9, 9, 9))
 
 
@@ -436,5 +463,5 @@ def test_special_layers_have_their_kernels(layer):
     pointwise = layer.kernel == layer.stride == (1, 1) and layer.pads == (0, 0, 0, 0)
     assert any("depthwise" in name for name in accepted) == depthwise
     assert any("affine" in name for name in accepted) == (
-        depthwise and pointwise and not layer.residual
+        depthwise and pointwise and not layer.residual and not layer.activation
     )

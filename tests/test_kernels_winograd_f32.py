@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from test_kernels_conv_f32 import ALL_KERNELS, LAYERS, Layer, arguments, require, square
+from test_kernels_conv_i8 import activated
 
 from pyedge import _core
 
@@ -22,6 +23,7 @@ SAME = [
     Layer(256, 64, size=(14, 14), batch=2, slope=True, residual=True),
     Layer(2048, 8, size=(8, 8)),
     Layer(24, 24, size=(70, 50)),
+    *(Layer(24, 40, activation=activation, size=(9, 7)) for activation in range(1, 5)),
 ]
 
 
@@ -48,7 +50,7 @@ def exact(layer: Layer, inputs: list) -> np.ndarray:
         y = y if term is None else y + term
     if slope is not None:
         y = np.where(y < 0, y * slope, y)
-    return np.clip(y, *layer.bounds)
+    return np.clip(activated(y, layer.activation), *layer.bounds)
 
 
 def tolerance(name: str, layer: Layer, inputs: list) -> np.ndarray:
@@ -64,6 +66,8 @@ def tolerance(name: str, layer: Layer, inputs: list) -> np.ndarray:
     bound = ({2: 8, 4: 24}[m] + 2 * np.sqrt(layer.in_c)) * sums
     for term in (bias, residual):
         bound = bound if term is None else bound + 2 * np.abs(term)
+    if layer.activation:  # whose derivative is at most 1.5
+        return 2.0**-24 * (1.5 * bound + 32)
     return 2.0**-24 * bound * (1 if slope is None else np.maximum(1, np.abs(slope)))
 
 

@@ -124,7 +124,8 @@ def test_what_is_left_of_a_small_network(small_net: onnx.ModelProto) -> None:
     assert len(affine) == 2
     assert found["prelu"] == 0
     assert found["clip"] == 1  # its input is read by the gate too
-    assert found["l2_normalize"] == found["hard_swish"] == 1
+    assert found["l2_normalize"] == 1
+    assert [n.activation for n in graph.nodes if n.activation != "none"] == ["hard_swish"]
     assert found["transpose"] == 1
     assert sum(n.input(5) is not None for n in graph.nodes) == 3
     assert all(n.attrs["global"] for n in graph.nodes if n.op == "average_pool")
@@ -250,6 +251,88 @@ def test_clip_and_prelu_fuse_in_their_order() -> None:
     fused = fuse_activation(graph)
     assert ops(fused) == {"transpose": 2, "conv": 1, "prelu": 1}
     check(made, fused, (2, 3, 8, 8))
+
+
+HARD_SWISH = {"three": np.float32(3), "zero": np.float32(0), "six": np.float32(6)}
+HARD_SIGMOID = {"alpha": 1 / 6, "beta": 0.5}
+
+
+@pytest.mark.parametrize("kind", ["Conv", "Gemm"])
+@pytest.mark.parametrize(
+    ("activation", "nodes"),
+    [
+        ("sigmoid", [node("Sigmoid", "c")]),
+        ("hard_sigmoid", [node("HardSigmoid", "c", **HARD_SIGMOID)]),
+        ("hard_swish", [node("HardSwish", "c")]),
+        ("hard_swish", [node("HardSigmoid", "c", "g", **HARD_SIGMOID), node("Mul", "c g")]),
+        (
+            "hard_swish",
+            [
+                node("Add", "c three", "a"),
+                node("Clip", "a zero six", "k"),
+                node("Mul", "c k", "m"),
+                node("Div", "m six"),
+            ],
+        ),
+        ("swish", [node("Sigmoid", "c", "s"), node("Mul", "c s")]),
+        ("swish", [node("Sigmoid", "c", "s"), node("Mul", "s c")]),
+    ],
+)
+def test_sigmoids_and_swishes_fuse(kind: str, activation: str, nodes: list) -> None:
+    shape = (5, 7, 9) if kind == "Conv" else (5,)
+    constants = {"w": noise((4, 5, 3, 3)) if kind == "Conv" else noise((5, 4)), **HARD_SWISH}
+    first = node(kind, "x w", "c")
+    made, graph = imported([first, *nodes], ("n", *shape), constants, opset=14)
+    fused = fuse_activation(graph)
+    layers = [n for n in fused.nodes if n.op != "transpose"]
+    assert [n.activation for n in layers] == [activation]
+    check(made, fused, (2, *shape))
+    # A clip behind it fuses too; before it, or behind a residual, the activation stays.
+    last = nodes[-1]
+    inner = node(last.op_type, " ".join(last.input), "t")
+    inner.attribute.extend(last.attribute)
+    clip = node("Clip", "t zero six")
+    made, graph = imported([first, *nodes[:-1], inner, clip], ("n", *shape), constants, opset=14)
+    fused = fuse_activation(graph)
+    assert len([n for n in fused.nodes if n.op != "transpose"]) == 1
+    check(made, fused, (2, *shape))
+    before = [node(kind, "x w", "r"), node("Relu", "r", "c")]
+    made, graph = imported([*before, *nodes], ("n", *shape), constants, opset=14)
+    fused = optimize(graph)
+    assert all(n.activation == "none" for n in fused.nodes)
+    check(made, fused, (2, *shape))
+
+
+def test_activations_that_do_not_fuse() -> None:
+    weight = {"w": noise((4, 4, 3, 3))}
+    conv = node("Conv", "x w", "c", pads=[1, 1, 1, 1])
+    for nodes, outputs in (
+        ([conv, node("HardSigmoid", "c")], "y"),  # that of alpha 0.2
+        ([conv, node("Add", "c x", "a"), node("HardSwish", "a")], "y"),
+        ([conv, node("HardSwish", "c")], "y c"),
+        ([conv, node("Sigmoid", "c", "s"), node("Mul", "c s")], "y s"),
+        ([conv, node("Sigmoid", "c", "s"), node("Mul", "c s", "m"), node("Add", "m c")], "y"),
+    ):
+        made, graph = imported(nodes, ("n", 4, 7, 9), weight, opset=14, outputs=outputs)
+        fused = optimize(graph)
+        assert all(n.activation == "none" for n in fused.nodes)
+        check(made, fused, (2, 4, 7, 9))
+
+
+@pytest.mark.parametrize("slot", [4, 5])
+def test_an_activation_beside_a_slope_or_a_residual_is_not_a_model(slot: int) -> None:
+    graph = ir.Graph(inputs=["x"], outputs=["y"])
+    graph.tensors["x"] = ir.Tensor("x", "f32", (-1, 4))
+    graph.add_value("y")
+    inputs = ["x", graph.add_constant("w", np.eye(4))]
+    attrs = {"act_min": -np.inf, "act_max": np.inf, "activation": 3}
+    layer = ir.Node("fully_connected", "layer", inputs, ["y"], attrs)
+    graph.nodes = [layer]
+    x = np.float32([[-4, -1, 1, 4]])
+    np.testing.assert_allclose(run(graph, x)[0], x * np.clip(x / 6 + 0.5, 0, 1), rtol=1e-6)
+    layer.set_input(slot, graph.add_constant("s", np.ones(4)) if slot == 4 else "x")
+    with pytest.raises(pyedge.InvalidModelError, match=r"layer.*activation"):
+        run(graph, x)
 
 
 @pytest.mark.parametrize("op", ["Add", "Sub", "Mul", "Div", "Clip"])

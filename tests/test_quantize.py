@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 
+import models
 import numpy as np
 import onnx
 import parity
 import pytest
+from torch import nn
 
 from pyedge import CalibrationError, Session
 from pyedge.calibration import (
@@ -129,6 +132,28 @@ def test_conversions_beside_sums_and_products_are_folded_without_changing_a_byte
         Session(native.write(separate)).run(x), Session(native.write(folded)).run(x), strict=True
     ):
         assert want.tobytes() == got.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("activation", "swish", "gate"),
+    [(nn.Hardswish(), "hard_swish", "hard_sigmoid"), (nn.SiLU(), "swish", "sigmoid")],
+)
+def test_a_network_of_gates_has_no_steps_for_its_activations(
+    activation: nn.Module, swish: str, gate: str
+) -> None:
+    net = models.randomize(models.MobileNetV3(activation, ((16, 2), (24, 2)), size=32))
+    graph = optimize(import_onnx(models.export(net, (1, 3, 32, 32), opset=14)))
+    x = np.concatenate([RNG(seed).normal(size=(4, 3, 32, 32)) for seed in (1, 2)]).astype("f4")
+    table = calibrate(graph, [x], SHA)
+    int8 = quantize(graph, CalibrationTable.from_json(table.to_json()))
+    assert_valid(int8)
+    steps = ("transpose", "quantize", "conv", "average_pool", "mul", "reshape")
+    assert {n.op for n in int8.nodes} == {*steps}
+    activations = Counter(n.activation for n in int8.nodes)
+    assert activations == {swish: 10, gate: 4, "none": len(int8.nodes) - 14}
+    assert output_cosines(outputs(graph, [x]), outputs(int8, [x])).min() > 0.99
+    session = {isa: Session(native.write(int8), isa=isa) for isa in ("reference", None)}
+    assert session["reference"].run(x)[0].tobytes() == session[None].run(x)[0].tobytes()
 
 
 class TestWeights:

@@ -49,7 +49,8 @@ def only_reader(graph: Graph, name: str) -> Node | None:
 
 def is_unbounded(node: Node) -> bool:
     """Whether no activation is fused into a node that may have one."""
-    return node.attrs["act_min"] == -INF and node.attrs["act_max"] == INF
+    bounds = node.attrs["act_min"], node.attrs["act_max"]
+    return bounds == (-INF, INF) and node.activation == "none"
 
 
 def is_linear(node: Node) -> bool:

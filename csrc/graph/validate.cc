@@ -12,10 +12,11 @@ namespace {
 
 constexpr int32_t kMaxWindow = 1 << 12;  // kernels, strides, dilations, pads
 
-// "a b..." names at least one value, "a b" exactly two.
+// "a b..." names at least one value, "a b?" one or two, "a b" exactly two.
 bool attribute_count_fits(const char* names, size_t count) {
   size_t named = names[0] == '\0' ? 0 : 1;
   for (const char* c = names; *c; ++c) named += *c == ' ';
+  if (std::strchr(names, '?')) return count == named || count + 1 == named;
   return std::strstr(names, "...") ? count >= named && count <= named + 2 * kMaxRank
                                    : count == named;
 }
@@ -258,6 +259,7 @@ class Validator {
         return error("residual: must be an activation of the output's dtype");
       }
     }
+    if (node.op != Op::k_conv_transpose) PYEDGE_RETURN_IF_ERROR(check_activation(node));
     if (connected) return {};
     const size_t groups_at = node.op == Op::k_conv ? 8 : 10;
     for (size_t i = 0; i < groups_at; ++i) {
@@ -269,6 +271,16 @@ class Validator {
       return error("weight: window too large");
     const int32_t groups = node.ints[groups_at];
     if (groups < 1 || out_c % groups != 0) return error("groups: must divide the output channels");
+    return {};
+  }
+
+  Status check_activation(const Node& node) const {
+    const size_t at = conv_activation_at(node.op);
+    const int32_t activation = node.ints.size() > at ? node.ints[at] : 0;
+    if (!within(activation, 0, kActivations - 1)) return error("activation: unknown");
+    if (activation != 0 && (has_input(kConvSlope) || has_input(kConvResidual))) {
+      return error("activation: does not go with a slope or a residual");
+    }
     return {};
   }
 

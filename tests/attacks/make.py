@@ -98,7 +98,9 @@ def tiny_graph() -> Graph:
     )
     x = node("average_pool", [x], "pooled", **{"global": 1}, **pool, count_include_pad=0)
     x = node("reshape", [x], "flat", dims=[0, -1])
-    x = node("fully_connected", [x, f16("w3", 4, 8), f32("b3", 4)], "features", **linear)
+    x = node(
+        "fully_connected", [x, f16("w3", 4, 8), f32("b3", 4)], "features", **linear, activation=2
+    )
     graph.outputs = [node("l2_normalize", [x], "embedding", axis=1, epsilon=1e-12)]
     return graph
 
@@ -322,6 +324,9 @@ def _attributes(layout: Layout) -> Iterator[Attack]:
         yield Attack(f"groups_{value}", lie(ints + 32, "i", value), "groups")
     yield Attack("act_nan", lie(floats, "f", float("nan")), "attributes")
     yield Attack("act_crossed", lie(floats, "2f", 1.0, 0.0), "bounds")
+    for value in (-1, 5, 2**31 - 1):
+        activation = layout.run("features", "ints")
+        yield Attack(f"activation_{value}", lie(activation, "i", value), "activation")
     pool = layout.run("pooled", "ints")
     yield Attack("pool_flag", lie(pool, "i", 2), "flags")
     yield Attack("pool_window", lie(pool, "9i", 0, 0, 0, 0, 0, 0, 0, 0, 0), "window")

@@ -29,6 +29,9 @@ void test_layers() {
     for (const int32_t width : {1, 5, 16, 17, 33, 50}) {
       test_layer({1, 1, width, channels, 33, 1, 1, 0, 1, -128, true, true, false, 0});
       test_layer({3, 1, width, channels, 64, 1, 1, 0, 1, 11, false, false, true, 0});
+      const Activation activation = static_cast<Activation>(1 + width % 4);
+      test_layer(
+          {1, 2, width, channels, 70, 3, 1, 1, 1, 5, false, false, width > 16, 0, activation});
     }
     for (const int32_t kernel : {1, 3, 5}) {
       for (const int32_t stride : {1, 2}) {

@@ -18,6 +18,7 @@ struct ConvCase {
   int32_t zero_point;
   bool slope, residual, f32;
   int corners;  // 0: random values, 1: only -128 and 127
+  Activation activation = Activation::kNone;
 };
 
 class ConvLayer {
@@ -37,11 +38,13 @@ class ConvLayer {
     const DType out = c.f32 ? DType::kF32 : DType::kI8;
     if (c.residual) add(kConvResidual, out, y, {0.04f, 3});
     out_.dtype = out, out_.shape = y, out_.quant = {0.03f, -5}, out_.present = true;
-    const int32_t ints[] = {c.stride, c.stride, 1, 1, c.pad, c.pad, c.pad, c.pad, c.groups};
+    const int32_t activation = static_cast<int32_t>(c.activation);
+    const int32_t ints[] = {c.stride, c.stride, 1,     1,        c.pad,
+                            c.pad,    c.pad,    c.pad, c.groups, activation};
     std::memcpy(ints_, ints, sizeof ints);
   }
 
-  OpArgs args() { return {Op::k_conv, ints_, 9, bounds_, 2, views_, kConvResidual + 1, &out_, 1}; }
+  OpArgs args() { return {Op::k_conv, ints_, 10, bounds_, 2, views_, kConvResidual + 1, &out_, 1}; }
 
   // The bytes of the output. Tasks run in `parts` calls, each with scratch of its own.
   std::vector<uint8_t> run(const Kernel& kernel, size_t parts) {
@@ -90,7 +93,7 @@ class ConvLayer {
 
   std::mt19937 random_;
   int values_;
-  int32_t ints_[9];
+  int32_t ints_[10];
   float bounds_[2] = {-std::numeric_limits<float>::infinity(),
                       std::numeric_limits<float>::infinity()};
   AlignedBuffer buffers_[kConvResidual + 1];

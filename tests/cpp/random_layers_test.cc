@@ -40,6 +40,7 @@ struct Layer {
   int32_t kernel[2] = {1, 1}, stride[2] = {1, 1}, dilation[2] = {1, 1};
   int32_t pads[4] = {};  // top, left, bottom, right
   bool bias = false, slope = false, residual = false, f32_output = false;
+  int32_t activation = 0;
   int32_t x_zero = 0, y_zero = 0, residual_zero = 0;
   float x_scale = 1.0f, y_scale = 1.0f, residual_scale = 1.0f;
   float lo = -kInfinity, hi = kInfinity;
@@ -69,10 +70,12 @@ void print(uint64_t index, const Layer& l) {
               l.stride[0], l.stride[1], l.dilation[0], l.dilation[1], l.pads[0], l.pads[1],
               l.pads[2], l.pads[3], l.bias ? ", bias" : "", l.slope ? ", slope" : "",
               l.residual ? ", residual" : "");
-  std::printf("  output %s, zero points %d %d %d and scales %a %a %a of x, y and the residual, ",
-              l.f32_output ? "f32" : "i8", l.x_zero, l.y_zero, l.residual_zero,
-              static_cast<double>(l.x_scale), static_cast<double>(l.y_scale),
-              static_cast<double>(l.residual_scale));
+  std::printf(
+      "  activation %d, output %s, zero points %d %d %d and scales %a %a %a of x, y and the "
+      "residual, ",
+      l.activation, l.f32_output ? "f32" : "i8", l.x_zero, l.y_zero, l.residual_zero,
+      static_cast<double>(l.x_scale), static_cast<double>(l.y_scale),
+      static_cast<double>(l.residual_scale));
   std::printf("bounds %g %g, %s values, %s weight scales\n", static_cast<double>(l.lo),
               static_cast<double>(l.hi), values[static_cast<size_t>(l.values)],
               scales[static_cast<size_t>(l.scales)]);
@@ -128,6 +131,10 @@ Layer draw(Random& random) {
   constexpr int32_t kBatches[] = {1, 1, 2, 3}, kRows[] = {1, 3, 8, 19};
   l.batch = l.connected ? random.pick(kRows) : random.pick(kBatches);
   l.bias = !random.one_in(4), l.slope = random.one_in(2), l.residual = random.one_in(2);
+  if (random.one_in(3)) {
+    l.activation = random.range(1, kActivations - 1);
+    l.slope = l.residual = false;
+  }
   l.f32_output = random.one_in(4);
   l.x_zero = draw_zero_point(random), l.y_zero = draw_zero_point(random);
   l.residual_zero = draw_zero_point(random);
@@ -171,6 +178,7 @@ class Case {
       node.ints = {l.stride[0], l.stride[1], l.dilation[0], l.dilation[1], l.pads[0],
                    l.pads[1],   l.pads[2],   l.pads[3],     l.groups};
     }
+    node.ints.push_back(l.activation);
     node.floats = {l.lo, l.hi};
     const std::vector<int32_t> x_dims = l.connected
                                             ? std::vector<int32_t>{l.batch, l.in_c}

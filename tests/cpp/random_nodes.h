@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "graph/graph.h"
+#include "kernels/conv/activation.h"
 #include "random.h"
 
 namespace pyedge {
@@ -103,6 +104,12 @@ void add_layer_constants(Random& random, int32_t out_c, bool i8, Drawn* n) {
   n->add({out_c}, DType::kF32).present = random.one_in(2);
 }
 
+// In the place of the slope that was drawn.
+void draw_activation(Random& random, Drawn* n) {
+  n->ints.push_back(random.range(0, kActivations - 1));
+  if (n->ints.back() != 0) n->inputs.back().present = false;
+}
+
 void draw_conv(Random& random, Drawn* n) {
   constexpr int32_t kSizes[] = {1, 1, 3, 3, 3, 5, 5, 7}, kAsymmetric[] = {1, 2, 3, 4, 5};
   const int32_t kernel_h = random.pick(kSizes);
@@ -124,6 +131,7 @@ void draw_conv(Random& random, Drawn* n) {
   }
   n->ints.push_back(groups);
   add_layer_constants(random, out_c, n->dtype == DType::kI8, n);
+  if (n->op == Op::k_conv) draw_activation(random, n);
   draw_bounds(random, &n->floats);
 }
 
@@ -132,6 +140,7 @@ void draw_fully_connected(Random& random, Drawn* n) {
   n->add({random.range(1, 19), in_c}, DType::kF32);
   n->add({out_c, in_c}, DType::kF32).finite = true;
   add_layer_constants(random, out_c, false, n);
+  draw_activation(random, n);
   draw_bounds(random, &n->floats);
 }
 

@@ -5,17 +5,19 @@
 //   scale  = s_x * s_w[c] / s_y and bias = b[c] / s_y, so y counts output steps; with an f32
 //            output s_y is 1,
 //   residual is added as fma(float(q_r - zero_point_r), s_r / s_y, y),
-//   prelu(y) = y < 0 ? y * slope[c] : y, which needs no rescaling: it is homogeneous.
+//   prelu(y) = y < 0 ? y * slope[c] : y, which needs no rescaling: it is homogeneous. In its place
+//            may stand an activation of activation.h, which counts output steps as well.
 // Padding has the value zero, that is the zero point.
 //
 // f32: acc starts at bias[c] (0 without) and takes fma(x, w, acc) tap by tap, channel by channel
-//   in memory order of the weight; then + residual, prelu, clamp. A padded tap may be skipped.
-//   Winograd kernels sum differently, within the tolerance that f32/winograd.h states.
-//   A denormal weight counts as zero: it would slow some CPUs down a hundredfold.
+//   in memory order of the weight; then + residual, prelu or activation, clamp. A padded tap may be
+//   skipped. Winograd kernels sum differently, within the tolerance that f32/winograd.h states. A
+//   denormal weight counts as zero: it would slow some CPUs down a hundredfold.
 #pragma once
 
 #include <cmath>
 
+#include "kernels/conv/activation.h"
 #include "kernels/kernel.h"
 #include "kernels/numerics.h"
 
@@ -114,11 +116,26 @@ static inline ConvChannel conv_channel(const OpArgs& args, int32_t channel) {
   return result;
 }
 
+// Which integer attribute the activation is.
+static constexpr size_t conv_activation_at(Op op) { return op == Op::k_conv ? 9 : 0; }
+
+static inline ConvActivation conv_activation(const OpArgs& args) {
+  const size_t at = conv_activation_at(args.op);
+  if (args.op == Op::k_conv_transpose || static_cast<size_t>(args.int_count) <= at) return {};
+  constexpr double kLog2E = 1.4426950408889634;
+  const Activation kind = static_cast<Activation>(args.ints[at]);
+  const bool soft = kind == Activation::kSigmoid || kind == Activation::kSwish;
+  const double s_y = args.outputs[0].dtype == DType::kI8 ? args.outputs[0].quant.scale : 1.0;
+  return {kind, static_cast<float>(soft ? -kLog2E * s_y : s_y / 6.0),
+          static_cast<float>(1.0 / s_y)};
+}
+
 // What a whole layer needs after the accumulator. Without a slope every channel's is 1.
 struct ConvOutput {
   float lo, hi;
   int32_t zero_point;
   bool has_slope;
+  ConvActivation activation;
   const void* residual;  // null without; of the output's dtype
   float residual_scale;
   int32_t residual_zero_point;
@@ -129,6 +146,7 @@ static inline ConvOutput conv_output(const OpArgs& args) {
   ConvOutput out{};
   out.lo = args.floats[0], out.hi = args.floats[1];
   out.has_slope = args.input_count > kConvSlope && args.inputs[kConvSlope].present;
+  out.activation = conv_activation(args);
   if (y.dtype == DType::kI8) {
     out.zero_point = y.quant.zero_point;
     out.lo = quantized_lower(args.floats[0], y.quant.scale, out.zero_point);
@@ -158,6 +176,7 @@ static inline void conv_store(const OpArgs& args, const ConvOutput& out, const C
     y += static_cast<const float*>(out.residual)[at];
   }
   if (out.has_slope) y = y < 0.0f ? y * channel.slope : y;
+  if (out.activation.kind != Activation::kNone) activate<F32Scalar>(out.activation, &y, 1);
   if (output.dtype == DType::kI8) {
     output.mutable_as<int8_t>()[at] = requantize(y, out.lo, out.hi, out.zero_point);
   } else {

@@ -29,6 +29,14 @@ struct F32Avx2 {
     _mm256_maskstore_ps(p, _mm256_cmpgt_epi32(_mm256_set1_epi32(lanes), lane), a);
   }
   static Vector add(Vector a, Vector b) { return _mm256_add_ps(a, b); }
+  static Vector sub(Vector a, Vector b) { return _mm256_sub_ps(a, b); }
+  static Vector mul(Vector a, Vector b) { return _mm256_mul_ps(a, b); }
+  static Vector div(Vector a, Vector b) { return _mm256_div_ps(a, b); }
+  // a * 2^n, n standing in the low bits of a float's; both a and the result are normal.
+  static Vector times_power(Vector a, Vector n) {
+    const __m256i exponent = _mm256_slli_epi32(_mm256_castps_si256(n), 23);
+    return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(a), exponent));
+  }
   static Vector fma(Vector a, Vector b, Vector c) { return _mm256_fmadd_ps(a, b, c); }
   // a < 0 ? a * slope : a
   static Vector prelu(Vector a, Vector slope) {

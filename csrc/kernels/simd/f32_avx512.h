@@ -29,6 +29,14 @@ struct F32Avx512 {
     _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << lanes) - 1u), a);
   }
   static Vector add(Vector a, Vector b) { return _mm512_add_ps(a, b); }
+  static Vector sub(Vector a, Vector b) { return _mm512_sub_ps(a, b); }
+  static Vector mul(Vector a, Vector b) { return _mm512_mul_ps(a, b); }
+  static Vector div(Vector a, Vector b) { return _mm512_div_ps(a, b); }
+  // a * 2^n, n standing in the low bits of a float's; both a and the result are normal.
+  static Vector times_power(Vector a, Vector n) {
+    const __m512i exponent = _mm512_maskz_slli_epi32(0xffff, _mm512_castps_si512(n), 23);
+    return _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(a), exponent));
+  }
   static Vector fma(Vector a, Vector b, Vector c) { return _mm512_fmadd_ps(a, b, c); }
   // a < 0 ? a * slope : a
   static Vector prelu(Vector a, Vector slope) {

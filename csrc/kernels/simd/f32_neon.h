@@ -33,6 +33,14 @@ struct F32Neon {
     if (lanes & 1) vst1q_lane_f32(p, a, 0);
   }
   static Vector add(Vector a, Vector b) { return vaddq_f32(a, b); }
+  static Vector sub(Vector a, Vector b) { return vsubq_f32(a, b); }
+  static Vector mul(Vector a, Vector b) { return vmulq_f32(a, b); }
+  static Vector div(Vector a, Vector b) { return vdivq_f32(a, b); }
+  // a * 2^n, n standing in the low bits of a float's; both a and the result are normal.
+  static Vector times_power(Vector a, Vector n) {
+    const uint32x4_t exponent = vshlq_n_u32(vreinterpretq_u32_f32(n), 23);
+    return vreinterpretq_f32_u32(vaddq_u32(vreinterpretq_u32_f32(a), exponent));
+  }
   static Vector fma(Vector a, Vector b, Vector c) { return vfmaq_f32(c, a, b); }
   // fma with one lane of a, a constant once loops are unrolled.
   static Vector fma_lane(Vector a, int lane, Vector b, Vector c) {

@@ -121,6 +121,8 @@ class _Export:
             shape = (-1, 1, 1) if rank == 4 else (-1,)
             constant = self._constant(f"{name}.slope", slope.reshape(shape))
             value = self._add("PRelu", [value, constant], f"{name}.activated")
+        if node.activation != "none":
+            value = self._activated(node, value)
         bounds = np.array([node.attrs["act_min"], node.attrs["act_max"]], np.float32)
         if np.isfinite(bounds).any():
             limits = [
@@ -133,6 +135,15 @@ class _Export:
             self._add_quantize(value, self._tensor(name))
         else:
             self.names[name] = value
+
+    def _activated(self, node: Node, value: str) -> str:
+        name, hard = node.outputs[0], node.activation.startswith("hard")
+        attributes = {"alpha": 1 / 6, "beta": 0.5} if hard else {}
+        kind = "HardSigmoid" if hard else "Sigmoid"
+        gate = self._add(kind, [value], f"{name}.gate", **attributes)
+        if not node.activation.endswith("swish"):
+            return gate
+        return self._add("Mul", [value, gate], f"{name}.activated")
 
     def _tensor(self, name: str | None) -> Tensor:
         assert name is not None

@@ -14,9 +14,10 @@ bool affine_accepts(const OpArgs& args) {
   }
   const ConvGeometry g = conv_geometry(args);
   const bool residual = args.input_count > kConvResidual && args.inputs[kConvResidual].present;
-  return !residual && g.depthwise() && g.taps() == 1 && g.group_out_c == 1 && g.stride_h == 1 &&
-         g.stride_w == 1 && g.out_h == g.in_h && g.out_w == g.in_w && g.pad_top == 0 &&
-         g.pad_left == 0;
+  const bool activation = conv_activation(args).kind != Activation::kNone;
+  return !residual && !activation && g.depthwise() && g.taps() == 1 && g.group_out_c == 1 &&
+         g.stride_h == 1 && g.stride_w == 1 && g.out_h == g.in_h && g.out_w == g.in_w &&
+         g.pad_top == 0 && g.pad_left == 0;
 }
 
 double affine_cost(const OpArgs& args) {

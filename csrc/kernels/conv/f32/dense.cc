@@ -196,6 +196,7 @@ void run_panel(const OpArgs& args, const F32Dense& isa, const Weights& w, size_t
   tile.w = panel + 2 * w.block;
   tile.y_stride = static_cast<size_t>(w.g.out_c);
   tile.last_lanes = channels.count - (vectors - 1) * lanes;
+  tile.activation = out.activation;
   tile.lo = out.lo, tile.hi = out.hi;
   for (size_t t = 0; t < block.tiles; ++t) {
     const size_t first = block.tile(t), pixels = block.tile(t + 1) - first;

@@ -7,6 +7,7 @@
 // multiply-adds.
 #pragma once
 
+#include "kernels/conv/activation.h"
 #include "kernels/kernel.h"
 
 namespace pyedge {
@@ -23,6 +24,7 @@ struct F32Tile {
   float* y;
   size_t y_stride;    // floats between pixels of y
   size_t last_lanes;  // channels in the last vector of the tile
+  ConvActivation activation;
   float lo, hi;
 };
 

@@ -84,7 +84,8 @@ void dense_tile(const F32Tile& tile) {
   for (int n = 0; n < kVectors; ++n) {
     const int at = n * kLanes;
     finish<V>(acc[n], tile.residual ? tile.residual + at : nullptr,
-              tile.slope ? tile.slope + at : nullptr, tile.lo, tile.hi, tile.y + at, tile.y_stride,
+              tile.slope ? tile.slope + at : nullptr, tile.activation, tile.lo, tile.hi,
+              tile.y + at, tile.y_stride,
               n + 1 < kVectors ? static_cast<size_t>(kLanes) : tile.last_lanes);
   }
 }

@@ -93,6 +93,7 @@ void f32_depthwise_run(const OpArgs& args, const F32Depthwise& isa, const void* 
   row.x_tap_x = static_cast<size_t>(g.dilation_w) * c;
   row.w_tap_y = static_cast<size_t>(g.kernel_w) * padded, row.w_tap_x = padded;
   row.x_pixel = static_cast<size_t>(g.stride_w) * c, row.y_pixel = c;
+  row.activation = out.activation;
   row.lo = out.lo, row.hi = out.hi;
   for (size_t out_row = begin; out_row < end; ++out_row) {
     const size_t image = out_row / static_cast<size_t>(g.out_h);

@@ -2,6 +2,7 @@
 // instruction sets. Lanes are channels.
 #pragma once
 
+#include "kernels/conv/activation.h"
 #include "kernels/kernel.h"
 
 namespace pyedge {
@@ -19,6 +20,7 @@ struct F32DepthwiseRow {
   size_t x_tap_y, x_tap_x;  // floats from a tap to the one below and to the right
   size_t w_tap_y, w_tap_x;
   size_t x_pixel, y_pixel;  // floats from an output pixel to the next
+  ConvActivation activation;
   float lo, hi;
 };
 

@@ -43,7 +43,7 @@ void depthwise_tile(const F32DepthwiseRow& row, size_t pixel) {
     }
     const size_t at = pixel * row.y_pixel + c;
     finish<V>(acc, row.residual ? row.residual + at : nullptr, row.slope ? row.slope + c : nullptr,
-              row.lo, row.hi, row.y + at, row.y_pixel, row.channels - c);
+              row.activation, row.lo, row.hi, row.y + at, row.y_pixel, row.channels - c);
   }
 }
 
@@ -71,8 +71,8 @@ void depthwise_vectors(const F32DepthwiseRow& row, size_t pixel, size_t c) {
     const size_t at = pixel * row.y_pixel + channel;
     Vector vector[1] = {acc[n]};
     finish<V>(vector, row.residual ? row.residual + at : nullptr,
-              row.slope ? row.slope + channel : nullptr, row.lo, row.hi, row.y + at, 0,
-              row.channels - channel);
+              row.slope ? row.slope + channel : nullptr, row.activation, row.lo, row.hi, row.y + at,
+              0, row.channels - channel);
   }
 }
 

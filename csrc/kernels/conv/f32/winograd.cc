@@ -175,6 +175,7 @@ void store_tiles(const OpArgs& args, const F32Winograd& isa, const Weights& w, c
   output.slope = out.has_slope ? panel + w.block : nullptr;
   output.y_row = out_w * w.out_c, output.y_pixel = w.out_c;
   output.channels = smaller(w.out_c - channel, w.block);
+  output.activation = out.activation;
   output.lo = out.lo, output.hi = out.hi;
   for (size_t i = piece.first; i < piece.end; ++i) {
     const Tile tile(tasks, m, tasks.first_tile(piece.block) + i);

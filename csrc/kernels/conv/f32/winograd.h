@@ -44,6 +44,7 @@ struct F32WinogradOutput {
   size_t y_row, y_pixel;  // floats between rows and pixels of y
   size_t rows, columns;   // that lie inside the output
   size_t channels;
+  ConvActivation activation;
   float lo, hi;
 };
 

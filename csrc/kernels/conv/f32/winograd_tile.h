@@ -120,13 +120,14 @@ void winograd_output(const F32WinogradOutput& tile) {
       const size_t row = static_cast<size_t>(i) * tile.y_row + c, lanes = tile.channels - c;
       const float* residual = tile.residual ? tile.residual + row : nullptr;
       if (tile.columns == m) {
-        finish<V>(y, residual, slope, tile.lo, tile.hi, tile.y + row, tile.y_pixel, lanes);
+        finish<V>(y, residual, slope, tile.activation, tile.lo, tile.hi, tile.y + row, tile.y_pixel,
+                  lanes);
         continue;
       }
       for (size_t j = 0; j < tile.columns; ++j) {
         const size_t at = j * tile.y_pixel;
         Vector one[] = {y[j]};
-        finish<V>(one, residual ? residual + at : nullptr, slope, tile.lo, tile.hi,
+        finish<V>(one, residual ? residual + at : nullptr, slope, tile.activation, tile.lo, tile.hi,
                   tile.y + row + at, tile.y_pixel, lanes);
       }
     }

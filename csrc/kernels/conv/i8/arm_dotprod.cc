@@ -238,7 +238,7 @@ void store_row(const int8_t* outputs, size_t pixels, size_t channels, size_t str
 // Lanes are channels in the sums and pixels in the strip: the constants of four channels stay in
 // registers, and neighbouring outputs share the columns they load.
 void dot_depthwise_row(const I8DepthwiseRow& row, const I8Finish& f) {
-  if (f.f32 || f.residual != nullptr) {
+  if (f.f32 || f.residual != nullptr || f.activation.kind != Activation::kNone) {
     depthwise_row<Dot>(row, f);
     return;
   }

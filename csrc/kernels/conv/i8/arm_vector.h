@@ -6,6 +6,7 @@
 
 #include "kernels/conv/i8/dense_panel.h"
 #include "kernels/conv/i8/depthwise_row.h"
+#include "kernels/simd/f32_neon.h"
 
 namespace pyedge {
 namespace {
@@ -13,6 +14,7 @@ namespace {
 struct Neon {
   using Int = int32x4_t;
   using Float = float32x4_t;
+  using F32 = F32Neon;
   static constexpr size_t kLanes = 4;
   // Rounded values are taken from the low 16 bits, and a zero point is added to them.
   static constexpr float kExact = 32000.0f;

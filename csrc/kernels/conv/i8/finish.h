@@ -2,6 +2,7 @@
 // this gets its own copy, compiled for its own instruction set.
 #pragma once
 
+#include "kernels/conv/activation.h"
 #include "kernels/conv/i8/layout.h"
 
 namespace pyedge {
@@ -29,7 +30,8 @@ struct FinishBlock {
   }
 };
 
-enum class I8Slope { none, max, select };  // of y and y * slope
+// Of y and y * slope, or in their place hard swish, which is frequent and short, or any activation.
+enum class I8Slope { none, max, select, hard_swish, activation };
 
 template <class V, bool kResidual, I8Slope kSlope, bool kClamps>
 struct FinishI8 : FinishBlock<V> {
@@ -37,6 +39,7 @@ struct FinishI8 : FinishBlock<V> {
   const int8_t* residual;
   typename V::Float residual_scale;
   int32_t zero_point, residual_zero_point;
+  ConvActivation activation;
 
   FinishI8(const I8Finish& f, const I8Channels& c, size_t count)
       : FinishBlock<V>(f, c, count),
@@ -44,17 +47,22 @@ struct FinishI8 : FinishBlock<V> {
         residual(static_cast<const int8_t*>(f.residual)),
         residual_scale(V::fill(f.residual_scale)),
         zero_point(f.zero_point),
-        residual_zero_point(f.residual_zero_point) {}
+        residual_zero_point(f.residual_zero_point),
+        activation(f.activation) {}
 
   // `sums`: the vectors of a block; `at`: where the pixel's first channel lies in y.
   void operator()(const typename V::Int* sums, size_t at) const {
     typename V::Int q[kI8BlockVectors];
+    typename V::Float steps[kI8BlockVectors];
     if (kResidual) V::load_block(residual + at, residual_zero_point, q);
+    for (size_t v = 0; v < kI8BlockVectors; ++v) steps[v] = this->scaled(sums, v);
+    if (kSlope == I8Slope::activation) activate<typename V::F32>(activation, steps);
     for (size_t v = 0; v < kI8BlockVectors; ++v) {
-      typename V::Float x = this->scaled(sums, v);
+      typename V::Float x = steps[v];
       if (kResidual) x = V::fma(V::to_float(q[v]), residual_scale, x);
       if (kSlope == I8Slope::max) x = V::prelu_max(x, this->slope[v]);
       if (kSlope == I8Slope::select) x = V::prelu(x, this->slope[v]);
+      if (kSlope == I8Slope::hard_swish) x = hard_swish<typename V::F32>(x, activation.factor);
       if (kClamps) x = V::clamp(x, this->lo, this->hi);
       q[v] = V::round(x);
     }
@@ -67,12 +75,14 @@ struct FinishF32 : FinishBlock<V> {
   float* y;
   const float* residual;
   bool has_slope;
+  ConvActivation activation;
 
   FinishF32(const I8Finish& f, const I8Channels& c, size_t count)
       : FinishBlock<V>(f, c, count),
         y(static_cast<float*>(f.y)),
         residual(static_cast<const float*>(f.residual)),
-        has_slope(f.has_slope) {
+        has_slope(f.has_slope),
+        activation(f.activation) {
     V::channel_order(this->slope);
   }
 
@@ -80,12 +90,22 @@ struct FinishF32 : FinishBlock<V> {
     typename V::Float x[kI8BlockVectors];
     for (size_t v = 0; v < kI8BlockVectors; ++v) x[v] = this->scaled(sums, v);
     V::channel_order(x);
+    if (activation.kind != Activation::kNone) activate_block(x);
     for (size_t v = 0; v < kI8BlockVectors && v * V::kLanes < this->channel_count; ++v) {
       const size_t first = at + v * V::kLanes, count = this->channel_count - v * V::kLanes;
       if (residual != nullptr) x[v] = V::add(x[v], V::load_first(residual + first, count));
       if (has_slope) x[v] = V::prelu(x[v], this->slope[v]);
       V::store_first(y + first, V::clamp(x[v], this->lo, this->hi), count);
     }
+  }
+
+ private:
+  void activate_block(typename V::Float* x) const {
+    using F32 = typename V::F32;
+    alignas(kAlignment) float block[kI8BlockVectors * V::kLanes];
+    for (size_t v = 0; v < kI8BlockVectors; ++v) F32::store(block + v * V::kLanes, x[v]);
+    activate<F32>(activation, block, kI8BlockVectors * V::kLanes);
+    for (size_t v = 0; v < kI8BlockVectors; ++v) x[v] = F32::load(block + v * V::kLanes);
   }
 };
 
@@ -116,8 +136,12 @@ void with_finish(const I8Finish& f, const I8Channels& channels, size_t count, Bo
     body(FinishF32<V>(f, channels, count));
   } else if (f.residual != nullptr) {
     with_finish_i8<V, true>(f, channels, count, body);
-  } else {
+  } else if (f.activation.kind == Activation::kNone) {
     with_finish_i8<V, false>(f, channels, count, body);
+  } else if (f.activation.kind == Activation::kHardSwish && !f.clamps) {
+    body(FinishI8<V, false, I8Slope::hard_swish, false>(f, channels, count));
+  } else {
+    body(FinishI8<V, false, I8Slope::activation, true>(f, channels, count));
   }
 }
 

@@ -97,6 +97,7 @@ I8Finish i8_finish(const OpArgs& args, const I8Layout& layout, const I8Header& h
   finish.residual = out.residual;
   finish.f32 = y.dtype == DType::kF32;
   finish.has_slope = out.has_slope;
+  finish.activation = out.activation;
   finish.slope_is_max = header.max_slope && std::isfinite(header.bound);
   finish.lo = out.lo, finish.hi = out.hi;
   finish.zero_point = out.zero_point;

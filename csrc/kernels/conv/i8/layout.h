@@ -9,6 +9,7 @@
 // Functions without internal linkage are compiled for the baseline CPU.
 #pragma once
 
+#include "kernels/conv/activation.h"
 #include "kernels/kernel.h"
 
 namespace pyedge {
@@ -40,6 +41,7 @@ struct I8Finish {
   const void* residual;  // laid out as y, or null
   bool f32;              // dtype of y and residual; i8 otherwise
   bool has_slope;
+  ConvActivation activation;
   bool slope_is_max;  // y < 0 ? y * slope : y is max(y, y * slope)
   bool clamps;        // false where saturation alone gives the bytes
   float lo, hi;

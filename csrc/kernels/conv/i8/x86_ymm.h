@@ -5,6 +5,7 @@
 #include <immintrin.h>
 
 #include "kernels/conv/i8/layout.h"
+#include "kernels/simd/f32_avx2.h"
 
 namespace pyedge {
 namespace {
@@ -12,6 +13,7 @@ namespace {
 struct Ymm {
   using Int = __m256i;
   using Float = __m256;
+  using F32 = F32Avx2;
   static constexpr size_t kLanes = 8;
   static constexpr float kExact = 1e9f;  // of the conversion to int32
 

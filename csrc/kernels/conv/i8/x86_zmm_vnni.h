@@ -8,6 +8,7 @@
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #endif
 #include "kernels/conv/i8/x86_ymm_vnni.h"
+#include "kernels/simd/f32_avx512.h"
 
 namespace pyedge {
 namespace {
@@ -15,6 +16,7 @@ namespace {
 struct Vnni {
   using Int = __m512i;
   using Float = __m512;
+  using F32 = F32Avx512;
   static constexpr size_t kLanes = 16, kGroup = 4;
   static constexpr float kExact = 1e9f;  // of the conversion to int32
   static constexpr I8Packing kPacking = I8Packing::plus_128;
