@@ -3,7 +3,7 @@
 //
 // Exact: the true sum fits in int32 (validation bounds the taps), and in between sums are taken
 // modulo 2^32.
-#include "kernels/conv/i8/arm_vector.h"
+#include "kernels/conv/i8/arm_finish.h"
 
 namespace pyedge {
 namespace {
@@ -21,59 +21,77 @@ constexpr size_t kSdotSteps = 8;  // in a round of the loop
   SDOT_PIXEL(24, 25, 26, 27, w0, w1, w2, w3, a2, lane)  \
   SDOT_PIXEL(28, 29, 30, 31, w0, w1, w2, w3, a3, lane)
 
-// Sums of four pixels and 16 channels in v16 to v31. In assembly, as every register is taken and
-// compilers, given the same order, spill. Weights are loaded a step ahead of their use.
-inline void sdot_tile(const I8Panel& p, TileRows rows, int32_t* sums) {
-  const int8_t *r0 = rows.at[0], *r1 = rows.at[1], *r2 = rows.at[2], *r3 = rows.at[3], *w = p.w;
-  size_t left = p.steps / kSdotSteps;
-  __asm__ volatile(
-      "ld1 {v16.4s-v19.4s}, [%[initial]]\n"
-      "ld1 {v20.4s-v23.4s}, [%[initial]]\n"
-      "ld1 {v24.4s-v27.4s}, [%[initial]]\n"
-      "ld1 {v28.4s-v31.4s}, [%[initial]]\n"
-      "1:\n"
-      "ld1 {v0.16b-v3.16b}, [%[w]], #64\n"
-      "ldp q8, q12, [%[r0]], #32\n"
-      "ldp q9, q13, [%[r1]], #32\n"
-      SDOT_PIXEL(16, 17, 18, 19, 0, 1, 2, 3, 8, 0)
-      "ldp q10, q14, [%[r2]], #32\n"
-      SDOT_PIXEL(20, 21, 22, 23, 0, 1, 2, 3, 9, 0)
-      "ldp q11, q15, [%[r3]], #32\n"
-      "ld1 {v4.16b-v7.16b}, [%[w]], #64\n"
-      SDOT_PIXEL(24, 25, 26, 27, 0, 1, 2, 3, 10, 0)
-      SDOT_PIXEL(28, 29, 30, 31, 0, 1, 2, 3, 11, 0)
-      "ld1 {v0.16b-v3.16b}, [%[w]], #64\n"
-      SDOT_STEP(4, 5, 6, 7, 8, 9, 10, 11, 1)
-      "ld1 {v4.16b-v7.16b}, [%[w]], #64\n"
-      SDOT_STEP(0, 1, 2, 3, 8, 9, 10, 11, 2)
-      "ld1 {v0.16b-v3.16b}, [%[w]], #64\n"
-      SDOT_STEP(4, 5, 6, 7, 8, 9, 10, 11, 3)
-      "ld1 {v4.16b-v7.16b}, [%[w]], #64\n"
-      SDOT_STEP(0, 1, 2, 3, 12, 13, 14, 15, 0)
-      "ld1 {v0.16b-v3.16b}, [%[w]], #64\n"
-      SDOT_STEP(4, 5, 6, 7, 12, 13, 14, 15, 1)
-      "ld1 {v4.16b-v7.16b}, [%[w]], #64\n"
-      SDOT_STEP(0, 1, 2, 3, 12, 13, 14, 15, 2)
-      "subs %[left], %[left], #1\n"
-      SDOT_STEP(4, 5, 6, 7, 12, 13, 14, 15, 3)
-      "b.ne 1b\n"
-      "st1 {v16.4s-v19.4s}, [%[sums]], #64\n"
-      "st1 {v20.4s-v23.4s}, [%[sums]], #64\n"
-      "st1 {v24.4s-v27.4s}, [%[sums]], #64\n"
-      "st1 {v28.4s-v31.4s}, [%[sums]]\n"
-      : [w] "+&r"(w), [r0] "+&r"(r0), [r1] "+&r"(r1), [r2] "+&r"(r2), [r3] "+&r"(r3),
-        [left] "+&r"(left), [sums] "+&r"(sums)
-      : [initial] "r"(p.channels.initial)
-      : "cc", "memory", "v0", "v1", "v2", "v3", "v4", "v5", "v6", "v7", "v8", "v9", "v10", "v11",
-        "v12", "v13", "v14", "v15", "v16", "v17", "v18", "v19", "v20", "v21", "v22", "v23", "v24",
-        "v25", "v26", "v27", "v28", "v29", "v30", "v31");
-}
+#define FINISH_TILE(residual, slope, odd)                     \
+  FINISH_CONSTANTS                                            \
+  FINISH_PIXEL(16, 17, 18, 19, y_step1, residual, slope, odd) \
+  FINISH_PIXEL(20, 21, 22, 23, y_step2, residual, slope, odd) \
+  FINISH_PIXEL(24, 25, 26, 27, y_step3, residual, slope, odd) \
+  FINISH_PIXEL(28, 29, 30, 31, y_step, residual, slope, odd)
+#define STORE_TILE                                            \
+  "st1 {v16.4s-v19.4s}, [%[y]], #64\n"                       \
+  "st1 {v20.4s-v23.4s}, [%[y]], #64\n"                       \
+  "st1 {v24.4s-v27.4s}, [%[y]], #64\n"                       \
+  "st1 {v28.4s-v31.4s}, [%[y]], #64\n"
+
+// Sums of four pixels and 16 channels in v16 to v31, then what becomes of them. In assembly, as
+// every register is taken and compilers, given the same order, spill. Weights are loaded a step
+// ahead of their use.
+#define TILES(finish)                                                         \
+  [](ArmTiles t) {                                                            \
+    t.end_at_last();                                                                \
+    do {                                                                      \
+      const int8_t *w = t.w, *r0 = t.row, *r1 = r0 + t.row_step1;          \
+      const int8_t *r2 = r1 + t.row_step2, *r3 = r2 + t.row_step3;      \
+      size_t left = t.rounds;                                                 \
+      __asm__ volatile(                                                       \
+      "ld1 {v16.4s-v19.4s}, [%[initial]]\n"                                   \
+      "ld1 {v20.4s-v23.4s}, [%[initial]]\n"                                   \
+      "ld1 {v24.4s-v27.4s}, [%[initial]]\n"                                   \
+      "ld1 {v28.4s-v31.4s}, [%[initial]]\n"                                   \
+      "1:\n"                                                                  \
+      "ld1 {v0.16b-v3.16b}, [%[w]], #64\n"                                    \
+      "ldp q8, q12, [%[r0]], #32\n"                                           \
+      "ldp q9, q13, [%[r1]], #32\n"                                           \
+      SDOT_PIXEL(16, 17, 18, 19, 0, 1, 2, 3, 8, 0)                            \
+      "ldp q10, q14, [%[r2]], #32\n"                                          \
+      SDOT_PIXEL(20, 21, 22, 23, 0, 1, 2, 3, 9, 0)                            \
+      "ldp q11, q15, [%[r3]], #32\n"                                          \
+      "ld1 {v4.16b-v7.16b}, [%[w]], #64\n"                                    \
+      SDOT_PIXEL(24, 25, 26, 27, 0, 1, 2, 3, 10, 0)                           \
+      SDOT_PIXEL(28, 29, 30, 31, 0, 1, 2, 3, 11, 0)                           \
+      "ld1 {v0.16b-v3.16b}, [%[w]], #64\n"                                    \
+      SDOT_STEP(4, 5, 6, 7, 8, 9, 10, 11, 1)                                  \
+      "ld1 {v4.16b-v7.16b}, [%[w]], #64\n"                                    \
+      SDOT_STEP(0, 1, 2, 3, 8, 9, 10, 11, 2)                                  \
+      "ld1 {v0.16b-v3.16b}, [%[w]], #64\n"                                    \
+      SDOT_STEP(4, 5, 6, 7, 8, 9, 10, 11, 3)                                  \
+      "ld1 {v4.16b-v7.16b}, [%[w]], #64\n"                                    \
+      SDOT_STEP(0, 1, 2, 3, 12, 13, 14, 15, 0)                                \
+      "ld1 {v0.16b-v3.16b}, [%[w]], #64\n"                                    \
+      SDOT_STEP(4, 5, 6, 7, 12, 13, 14, 15, 1)                                \
+      "ld1 {v4.16b-v7.16b}, [%[w]], #64\n"                                    \
+      SDOT_STEP(0, 1, 2, 3, 12, 13, 14, 15, 2)                                \
+      "subs %[left], %[left], #1\n"                                           \
+      SDOT_STEP(4, 5, 6, 7, 12, 13, 14, 15, 3)                                \
+      "b.ne 1b\n"                                                             \
+      finish                                                                  \
+      : [w] "+&r"(w), [r0] "+&r"(r0), [r1] "+&r"(r1), [r2] "+&r"(r2), [r3] "+&r"(r3),         \
+        [left] "+&r"(left), [y] "+&r"(t.y), [residual] "+&r"(t.residual)      \
+      : [initial] "r"(t.channels.initial), FINISH_INPUTS(t), [y_step1] "r"(t.y_step1),     \
+        [y_step2] "r"(t.y_step2), [y_step3] "r"(t.y_step3)              \
+      : ALL_VECTORS);                                                         \
+    } while (t.next());                                                       \
+  },
+#define FINISHED_TILES(residual, slope, odd) TILES(FINISH_TILE(residual, slope, odd))
+constexpr void (*kSdotTiles[])(ArmTiles) = {ARM_FINISH_VARIANTS(FINISHED_TILES) TILES(STORE_TILE)};
 #undef SDOT
 #undef SDOT_PIXEL
 #undef SDOT_STEP
 // clang-format on
 
 struct Dot : Neon {
+  static constexpr auto& kTiles = kSdotTiles;
+  static constexpr size_t kRoundSteps = kSdotSteps;
   static constexpr size_t kGroup = 4;
   static constexpr I8Packing kPacking = I8Packing::plain;
   static constexpr size_t kDepthwisePixels = 2;
@@ -97,12 +115,6 @@ struct Dot : Neon {
     column[1] = vreinterpretq_s32_s16(vzip2q_s16(ab_low, cd_low));
     column[2] = vreinterpretq_s32_s16(vzip1q_s16(ab_high, cd_high));
     column[3] = vreinterpretq_s32_s16(vzip2q_s16(ab_high, cd_high));
-  }
-
-  [[gnu::noinline]] static void sums(const I8Panel& p, size_t begin, size_t end, int32_t* sums) {
-    for (size_t pixel = begin; pixel < end; pixel += kArmTilePixels, sums += 4 * kArmBlock) {
-      sdot_tile(p, tile_rows(p, pixel), sums);
-    }
   }
 };
 
@@ -276,7 +288,7 @@ template <>
 constexpr I8Dense kDense<Dot> = {{Dot::kLanes, Dot::kGroup, Dot::kPacking, Dot::kExact},
                                  kI8BlockVectors,
                                  kArmTilePixels,
-                                 1,
+                                 kArmTilePixels,
                                  kSdotSteps,
                                  1,
                                  true,

@@ -1,100 +1,114 @@
-// INT8 convolution on smull and smlal: two products of signed bytes are summed in int16 lanes, and
-// pairs of those added to int32 lanes. Activations go in as they are, and -zero_point * sum(w) is
-// added to the sum.
-//
-// Exact: |q| <= 128 and |w| <= 127 (validated), so two products sum to at most 32512 in magnitude;
-// the true sum fits in int32 (validation bounds the taps), and in between sums are taken modulo
-// 2^32.
-#include "kernels/conv/i8/arm_vector.h"
+// INT8 convolution on smull and smlal, which sum products of signed bytes in int16 lanes, without
+// saturation. Activations go in as they are, and -zero_point * sum(w) is added to the sum. For the
+// bounds that make dense layers exact see arm_smull.h; depthwise ones sum two products, at most
+// 32512 in magnitude as |q| <= 128 and |w| <= 127 (validated), before they go to int32 lanes.
+#include "kernels/conv/i8/arm_finish.h"
+#include "kernels/conv/i8/arm_smull.h"
 
 namespace pyedge {
 namespace {
 
-constexpr size_t kSmullLength = 16;  // products that a step sums for a channel
-constexpr size_t kSmullSteps = 2;    // in a round of the loop
+constexpr size_t kSmullPixels = 160;  // at once, for which there is space on the stack
 
-// clang-format off
-// Sixteen products of one channel and each of four pixels, added by `add` to s0 to s3.
-#define PRODUCTS(add, w, a0, a1, a2, a3, s0, s1, s2, s3)      \
-  "smull v8.8h, v" #w ".8b, v" #a0 ".8b\n"                     \
-  "smull v9.8h, v" #w ".8b, v" #a1 ".8b\n"                     \
-  "smull v10.8h, v" #w ".8b, v" #a2 ".8b\n"                    \
-  "smull v11.8h, v" #w ".8b, v" #a3 ".8b\n"                    \
-  "smlal2 v8.8h, v" #w ".16b, v" #a0 ".16b\n"                  \
-  "smlal2 v9.8h, v" #w ".16b, v" #a1 ".16b\n"                  \
-  "smlal2 v10.8h, v" #w ".16b, v" #a2 ".16b\n"                 \
-  "smlal2 v11.8h, v" #w ".16b, v" #a3 ".16b\n"                 \
-  add " v" #s0 ".4s, v8.8h\n"                                  \
-  add " v" #s1 ".4s, v9.8h\n"                                  \
-  add " v" #s2 ".4s, v10.8h\n"                                 \
-  add " v" #s3 ".4s, v11.8h\n"
-#define PRODUCTS_STEP(add, a0, a1, a2, a3)                     \
-  PRODUCTS(add, 4, a0, a1, a2, a3, 16, 20, 24, 28)             \
-  PRODUCTS(add, 5, a0, a1, a2, a3, 17, 21, 25, 29)             \
-  PRODUCTS(add, 6, a0, a1, a2, a3, 18, 22, 26, 30)             \
-  PRODUCTS(add, 7, a0, a1, a2, a3, 19, 23, 27, 31)
-#define ROUND(first_add)                                       \
-  "ld1 {v4.16b-v7.16b}, [%[w]], #64\n"                         \
-  "ldp q0, q12, [%[r0]], #32\n"                                \
-  "ldp q1, q13, [%[r1]], #32\n"                                \
-  "ldp q2, q14, [%[r2]], #32\n"                                \
-  "ldp q3, q15, [%[r3]], #32\n"                                \
-  PRODUCTS_STEP(first_add, 0, 1, 2, 3)                         \
-  "ld1 {v4.16b-v7.16b}, [%[w]], #64\n"                         \
-  PRODUCTS_STEP("sadalp", 12, 13, 14, 15)
-#define SUM(s0, s1, s2, s3)                                    \
-  "addp v" #s0 ".4s, v" #s0 ".4s, v" #s1 ".4s\n"               \
-  "addp v" #s2 ".4s, v" #s2 ".4s, v" #s3 ".4s\n"               \
-  "addp v" #s0 ".4s, v" #s0 ".4s, v" #s2 ".4s\n"               \
-  "add v" #s0 ".4s, v" #s0 ".4s, v0.4s\n"
-
-// Sums of four pixels and four channels. Four lanes of each are gathered in v16 to v31.
-inline const int8_t* smull_tile(const int8_t* w, size_t steps, const TileRows& rows,
-                                const int32_t* initial, int32_t* sums) {
-  const int8_t *r0 = rows.at[0], *r1 = rows.at[1], *r2 = rows.at[2], *r3 = rows.at[3];
-  size_t left = steps / kSmullSteps;
-  __asm__ volatile(
-      ROUND("saddlp")
-      "b 2f\n"
-      "1:\n"
-      ROUND("sadalp")
-      "2:\n"
-      "subs %[left], %[left], #1\n"
-      "b.ne 1b\n"
-      "ldr q0, [%[initial]]\n"
-      SUM(16, 17, 18, 19) SUM(20, 21, 22, 23) SUM(24, 25, 26, 27) SUM(28, 29, 30, 31)
-      "str q16, [%[sums]]\n"
-      "str q20, [%[sums], #64]\n"
-      "str q24, [%[sums], #128]\n"
-      "str q28, [%[sums], #192]\n"
-      : [w] "+&r"(w), [r0] "+&r"(r0), [r1] "+&r"(r1), [r2] "+&r"(r2), [r3] "+&r"(r3),
-        [left] "+&r"(left)
-      : [initial] "r"(initial), [sums] "r"(sums)
-      : "cc", "memory", "v0", "v1", "v2", "v3", "v4", "v5", "v6", "v7", "v8", "v9", "v10", "v11",
-        "v12", "v13", "v14", "v15", "v16", "v17", "v18", "v19", "v20", "v21", "v22", "v23", "v24",
-        "v25", "v26", "v27", "v28", "v29", "v30", "v31");
-  return w;
-}
-#undef PRODUCTS
-#undef PRODUCTS_STEP
-#undef ROUND
-#undef SUM
-// clang-format on
+// Sums of pixels, [pixels][16]; sixteen more int32 lie before those of the first.
+struct SmullSums {
+  int32_t unused[kArmBlock], sums[kSmullPixels * kArmBlock];
+};
 
 struct Widening : Neon {
   static constexpr size_t kGroup = kSmullLength;
   static constexpr I8Packing kPacking = I8Packing::plain;
 
-  [[gnu::noinline]] static void sums(const I8Panel& p, size_t begin, size_t end, int32_t* sums) {
-    for (size_t pixel = begin; pixel < end; pixel += kArmTilePixels, sums += 4 * kArmBlock) {
-      const TileRows rows = tile_rows(p, pixel);
-      const int8_t* w = p.w;
-      for (size_t v = 0; v < kArmBlock; v += kLanes) {
-        w = smull_tile(w, p.steps, rows, p.channels.initial + v, sums + v);
+  // Of each vector of channels the loops of its blocks.
+  static void survey(const int8_t* w, size_t steps, uint8_t* loops) {
+    for (size_t v = 0; v < kI8BlockVectors; ++v, loops += steps) {
+      smull_choose(w + v * steps * kSmullChannels * kSmullLength, steps, loops);
+    }
+  }
+
+  [[gnu::noinline]] static void sums(const I8Panel& p, size_t begin, size_t count, SmullSums* to) {
+    constexpr size_t kStep = kSmullChannels * kSmullLength;
+    SmullSums lanes;
+    int32_t initial[kArmBlock][4];
+    const int32x4_t none = vdupq_n_s32(0);
+    for (size_t c = 0; c < kArmBlock; c += 4) {
+      const int32x4x4_t four = {{vld1q_s32(p.channels.initial + c), none, none, none}};
+      vst4q_s32(initial[c], four);
+    }
+    const int8_t *w = p.w, *rows = reinterpret_cast<const int8_t*>(p.rows) + begin * p.row_bytes;
+    for (size_t v = 0; v < kI8BlockVectors; ++v) {
+      const uint8_t* loops = p.survey + v * p.steps;
+      const int32_t* from = initial[v * kLanes];
+      size_t from_bytes = 0;
+      for (size_t step = 0; step < p.steps; step += kSmullBlock) {
+        const size_t left = p.steps - step, loop = loops[step / kSmullBlock];
+        const SmullLoop run = left < kSmullBlock    ? kSmullTailLoops[loop]
+                              : left == kSmullBlock ? kSmullBlockLoops[loop].sums
+                                                    : kSmullBlockLoops[loop].lanes;
+        run(w, rows + step * kSmullLength, p.row_bytes, count, from, from_bytes,
+            left <= kSmullBlock ? to->unused + v * kLanes : lanes.unused);
+        w += (left < kSmullBlock ? left : kSmullBlock) * kStep;
+        from = lanes.sums;
+        from_bytes = kArmBlock * sizeof(int32_t);
       }
     }
   }
 };
+
+// clang-format off
+#define FINISH_SUMS(residual_step, slope_step, odd)                                       \
+  [](ArmOutput* out, const int32_t* sums, size_t count) {                                 \
+    __asm__ volatile(                                                                     \
+        FINISH_CONSTANTS                                                                  \
+        "tbnz %[count], #0, 2f\n"                                                        \
+        "1:\n"                                                                           \
+        "ld1 {v16.4s-v19.4s}, [%[sums]], #64\n"                                          \
+        FINISH_PIXEL(16, 17, 18, 19, y_step, residual_step, slope_step, odd)              \
+        "2:\n"                                                                           \
+        "ld1 {v16.4s-v19.4s}, [%[sums]], #64\n"                                          \
+        "subs %[count], %[count], #2\n"                                                  \
+        FINISH_PIXEL(16, 17, 18, 19, y_step, residual_step, slope_step, odd)              \
+        "b.gt 1b\n"                                                                      \
+        : [sums] "+&r"(sums), [count] "+&r"(count), [y] "+&r"(out->y),                    \
+          [residual] "+&r"(out->residual)                                                 \
+        : FINISH_INPUTS(*out)                                                             \
+        : ALL_VECTORS);                                                                   \
+  },
+constexpr void (*kFinishSums[])(ArmOutput*, const int32_t* sums, size_t count) = {
+    ARM_FINISH_VARIANTS(FINISH_SUMS)};
+#undef FINISH_SUMS
+// clang-format on
+
+// Calls finish(sums, count) for all pixels of the panel, some at a time.
+template <class Finish>
+void smull_pixels(const I8Panel& p, const Finish& finish) {
+  SmullSums sums;
+  const size_t parts = (p.pixels + kSmullPixels - 1) / kSmullPixels;
+  for (size_t part = 0; part < parts; ++part) {
+    const size_t begin = part * p.pixels / parts, end = (part + 1) * p.pixels / parts;
+    Widening::sums(p, begin, end - begin, &sums);
+    finish(sums.sums, end - begin);
+  }
+}
+
+void smull_panel(const I8Panel& p, const I8Finish& f) {
+  const size_t variant = ArmFinish::variant(f, p.channel_count);
+  if (variant < ArmFinish::kVariants) {
+    const ArmFinish constants(f);
+    ArmOutput out(p, f, &constants);
+    smull_pixels(
+        p, [&](const int32_t* sums, size_t count) { kFinishSums[variant](&out, sums, count); });
+    return;
+  }
+  with_finish<Widening>(f, p.channels, p.channel_count, [&](const auto& finish) {
+    size_t at = p.at;
+    smull_pixels(p, [&](const int32_t* sums, size_t count) {
+      for (size_t i = 0; i < count; ++i, at += f.y_stride) {
+        finish(vld1q_s32_x4(sums + i * kArmBlock).val, at);
+      }
+    });
+  });
+}
 
 template <>
 constexpr I8Dense kDense<Widening> = {
@@ -102,12 +116,13 @@ constexpr I8Dense kDense<Widening> = {
     1,
     kArmTilePixels,
     1,
-    kSmullSteps,
+    kSmullTail,
     1,
     true,
     Widening::pack,
     nullptr,
-    arm_dense_panel<Widening>};
+    smull_panel,
+    Widening::survey};
 
 // Depthwise: lanes are channels, and the image is read where it lies.
 class Sums {

@@ -91,37 +91,5 @@ struct Neon {
 constexpr size_t kArmBlock = 16;  // channels
 constexpr size_t kArmTilePixels = 4;
 
-// The rows of a tile: where pixels are missing, the last one's again.
-struct TileRows {
-  const int8_t* at[kArmTilePixels];
-};
-inline TileRows tile_rows(const I8Panel& p, size_t pixel) {
-  const size_t step = p.row_bytes, left = p.pixels - pixel;
-  const int8_t* first = reinterpret_cast<const int8_t*>(p.rows) + pixel * step;
-  const int8_t* second = first + (left > 1 ? step : 0);
-  const int8_t* third = second + (left > 2 ? step : 0);
-  return {{first, second, third, third + (left > 3 ? step : 0)}};
-}
-
-// V::sums(panel, begin, end, sums): dot products of the pixels with the 16 channels of the panel,
-// [pixels][16], for as many pixels as fit, in whole tiles.
-template <class V>
-void arm_dense_panel(const I8Panel& p, const I8Finish& f) {
-  constexpr size_t kPixels = 4 * kArmTilePixels;
-  with_finish<V>(f, p.channels, p.channel_count, [&](const auto& finish) {
-    alignas(kAlignment) int32_t sums[kPixels * kArmBlock];
-    const size_t y_stride = f.y_stride;
-    size_t at = p.at;
-    for (size_t begin = 0; begin < p.pixels; begin += kPixels) {
-      const size_t end = p.pixels - begin < kPixels ? p.pixels : begin + kPixels;
-      V::sums(p, begin, end, sums);
-      for (const int32_t* from = sums; from != sums + (end - begin) * kArmBlock;
-           from += kArmBlock, at += y_stride) {
-        finish(vld1q_s32_x4(from).val, at);
-      }
-    }
-  });
-}
-
 }  // namespace
 }  // namespace pyedge

@@ -23,6 +23,7 @@ struct Weights {
   size_t row_bytes;    // of a packed row
   size_t padding;      // bytes of zero points: the longest run of padding
   size_t panel_count;  // in a group
+  size_t survey_at;    // in a panel
   size_t panel_bytes;
 
   Weights(const OpArgs& args, const I8Dense& isa) : g(conv_geometry(args)) {
@@ -36,8 +37,9 @@ struct Weights {
     const size_t longest = merged ? in_c * static_cast<size_t>(g.kernel_w) : in_c;
     padding = align_up(longest + kSlack);
     panel_count = divide_up(static_cast<size_t>(g.group_out_c), i8_block(isa.layout));
-    panel_bytes =
+    survey_at =
         i8_channels_bytes(isa.layout) + align_up(steps * isa.layout.group * i8_block(isa.layout));
+    panel_bytes = survey_at + (isa.survey ? align_up(steps * kI8BlockVectors) : 0);
   }
   size_t panels() const { return panel_count * static_cast<size_t>(g.groups); }
   size_t first_panel() const { return kI8HeaderBytes + padding; }
@@ -262,8 +264,12 @@ void i8_dense_prepare(const OpArgs& args, const I8Dense& isa, void* prepared) {
     const size_t first = i / w.panel_count * group_out_c + within;
     const size_t count = group_out_c - within < block ? group_out_c - within : block;
     i8_prepare_channels(args, isa.layout, first, count, w.k, panel);
-    pack_panel(args, isa, w, first, count,
-               reinterpret_cast<int8_t*>(panel + i8_channels_bytes(isa.layout)));
+    int8_t* packed = reinterpret_cast<int8_t*>(panel + i8_channels_bytes(isa.layout));
+    pack_panel(args, isa, w, first, count, packed);
+    if (isa.survey != nullptr) {
+      std::memset(panel + w.survey_at, 0, w.panel_bytes - w.survey_at);
+      isa.survey(packed, w.steps, panel + w.survey_at);
+    }
   }
 }
 
@@ -316,6 +322,7 @@ void i8_dense_run(const OpArgs& args, const I8Dense& isa, const void* prepared, 
     const uint8_t* panel_bytes = bytes + w.first_panel() + panel * w.panel_bytes;
     p.channels = i8_channels(isa.layout, panel_bytes);
     p.w = reinterpret_cast<const int8_t*>(panel_bytes + i8_channels_bytes(isa.layout));
+    p.survey = panel_bytes + w.survey_at;
     p.channel_count = group_out_c - within < block ? group_out_c - within : block;
     p.at = first * finish.y_stride + group * group_out_c + within;
     isa.panel(p, finish);

@@ -27,6 +27,7 @@ struct I8Panel {
   size_t kernel_rows, kernel_row_bytes, pitch, width;
   // [4 / kVectors][steps][kVectors][lanes][group], kVectors being the vectors of a tile.
   const int8_t* w;
+  const uint8_t* survey;  // what I8Dense::survey wrote about these weights
   I8Channels channels;
   size_t channel_count;
   size_t at;  // in y: the first pixel's first channel
@@ -36,7 +37,7 @@ struct I8Dense {
   I8Layout layout;
   size_t tile_vectors;
   size_t tile_pixels;
-  // Tasks begin at multiples of so many pixels: at most half of tile_pixels, and then a task has no
+  // Tasks begin at multiples of so many pixels: at most tile_pixels, and then a task has no
   // fewer where the layer has as many.
   size_t task_pixels;
   size_t step_unit;   // the steps of a sum are filled up to a multiple
@@ -51,6 +52,9 @@ struct I8Dense {
   // the panel function takes the rows as they are.
   void (*arrange)(const I8Panel& rows, uint8_t* arranged);
   void (*panel)(const I8Panel&, const I8Finish&);
+  // Writes what the panel function wants to know of a panel's packed weights: up to a byte for each
+  // step of a vector. Null without.
+  void (*survey)(const int8_t* w, size_t steps, uint8_t* survey) = nullptr;
 };
 
 // Into how many tiles the steps fall.
