@@ -106,9 +106,16 @@ class Packer {
     int32_t x = static_cast<int32_t>(begin % out_w);
     int32_t y = static_cast<int32_t>(begin / out_w % out_h);
     size_t image = begin / out_w / out_h;
-    for (size_t pixel = begin; pixel < end; ++pixel) {
-      append_pixel(image, y, x, group);
-      if (++x < g_.out_w) continue;
+    for (size_t pixel = begin, count; pixel < end; pixel += count) {
+      count = short_pixels(y, x, end - pixel);
+      if (count > 0) {
+        append_short_pixels(first_tap(image, y, x), count);
+      } else {
+        append_pixel(image, y, x, group);
+        count = 1;
+      }
+      x += static_cast<int32_t>(count);
+      if (x < g_.out_w) continue;
       x = 0;
       if (++y < g_.out_h) continue;
       y = 0, ++image;
@@ -124,12 +131,6 @@ class Packer {
                           group * static_cast<size_t>(g_.group_in_c);
     const int32_t x = out_x * g_.stride_w - g_.pad_left, top = out_y * g_.stride_h - g_.pad_top;
     const int32_t bottom = top + (g_.kernel_h - 1) * g_.dilation_h;
-    if (short_rows_ && x >= 0 && x + g_.kernel_w <= g_.in_w && top >= 0 && bottom < g_.in_h) {
-      append_short_rows(
-          plane + static_cast<size_t>(top) * row_bytes + static_cast<size_t>(x) * in_c,
-          static_cast<size_t>(g_.dilation_h) * row_bytes);
-      return;
-    }
     for (int32_t y = top; y <= bottom; y += g_.dilation_h) {
       const bool inside = y >= 0 && y < g_.in_h;
       const int8_t* row = inside ? plane + static_cast<size_t>(y) * row_bytes : nullptr;
@@ -143,12 +144,38 @@ class Packer {
     if (row_length_ > w_.k) append(padding_, row_length_ - w_.k);
   }
 
-  // The kernel rows of a pixel, all inside the image: as in first layers, of many pixels.
-  void append_short_rows(const int8_t* row, size_t step) {
-    int8_t* to = stage(row_length_);
-    const size_t length = w_.k / static_cast<size_t>(g_.kernel_h);
-    for (int32_t ky = 0; ky < g_.kernel_h; ++ky, row += step, to += length) {
-      std::memcpy(to, row, kShortRun);
+  // Of the next pixels of the row, at most `most`: how many have short kernel rows, all inside the
+  // image.
+  size_t short_pixels(int32_t out_y, int32_t out_x, size_t most) const {
+    const int32_t x = out_x * g_.stride_w - g_.pad_left, top = out_y * g_.stride_h - g_.pad_top;
+    const int32_t bottom = top + (g_.kernel_h - 1) * g_.dilation_h, right = x + g_.kernel_w;
+    if (!short_rows_ || x < 0 || right > g_.in_w || top < 0 || bottom >= g_.in_h) return 0;
+    const size_t count = static_cast<size_t>((g_.in_w - right) / g_.stride_w) + 1;
+    return count < most ? count : most;
+  }
+
+  const int8_t* first_tap(size_t image, int32_t out_y, int32_t out_x) const {
+    const size_t in_h = static_cast<size_t>(g_.in_h), in_w = static_cast<size_t>(g_.in_w);
+    const size_t y = static_cast<size_t>(out_y * g_.stride_h - g_.pad_top);
+    const size_t x = static_cast<size_t>(out_x * g_.stride_w - g_.pad_left);
+    return x_ + ((image * in_h + y) * in_w + x) * static_cast<size_t>(g_.in_c);
+  }
+
+  // As in first layers, of many pixels.
+  void append_short_pixels(const int8_t* first, size_t count) {
+    const size_t in_c = static_cast<size_t>(g_.in_c), kernel_h = static_cast<size_t>(g_.kernel_h);
+    const size_t step = static_cast<size_t>(g_.dilation_h * g_.in_w) * in_c;
+    const size_t length = w_.k / kernel_h, most = (kStaging - kShortRun) / row_length_;
+    while (count > 0) {
+      const size_t pixels = count < most ? count : most;
+      int8_t* to = stage(pixels * row_length_);
+      for (size_t i = 0; i < pixels; ++i, to += row_length_) {
+        for (size_t ky = 0; ky < kernel_h; ++ky) {
+          std::memcpy(to + ky * length, first + ky * step, kShortRun);
+        }
+        first += static_cast<size_t>(g_.stride_w) * in_c;
+      }
+      count -= pixels;
     }
   }
 

@@ -8,6 +8,16 @@
 namespace pyedge {
 namespace {
 
+// body(0) to body(kCount - 1) without a loop: as soon as compilers meet one, GCC 12 keeps what it
+// sums up in memory.
+template <size_t kCount, class Body>
+[[gnu::always_inline]] inline void unrolled(const Body& body) {
+  if constexpr (kCount > 0) {
+    unrolled<kCount - 1>(body);
+    body(kCount - 1);
+  }
+}
+
 // Of a block of channels. Copies, as the compiler must take a store of bytes to change anything
 // it reaches through a pointer.
 template <class V>
@@ -51,22 +61,48 @@ struct FinishI8 : FinishBlock<V> {
         activation(f.activation) {}
 
   // `sums`: the vectors of a block; `at`: where the pixel's first channel lies in y.
-  void operator()(const typename V::Int* sums, size_t at) const {
+  [[gnu::always_inline]] void operator()(const typename V::Int* sums, size_t at) const {
     typename V::Int q[kI8BlockVectors];
-    typename V::Float steps[kI8BlockVectors];
     if (kResidual) V::load_block(residual + at, residual_zero_point, q);
-    for (size_t v = 0; v < kI8BlockVectors; ++v) steps[v] = this->scaled(sums, v);
-    if (kSlope == I8Slope::activation) activate<typename V::F32>(activation, steps);
-    for (size_t v = 0; v < kI8BlockVectors; ++v) {
-      typename V::Float x = steps[v];
-      if (kResidual) x = V::fma(V::to_float(q[v]), residual_scale, x);
-      if (kSlope == I8Slope::max) x = V::prelu_max(x, this->slope[v]);
-      if (kSlope == I8Slope::select) x = V::prelu(x, this->slope[v]);
-      if (kSlope == I8Slope::hard_swish) x = hard_swish<typename V::F32>(x, activation.factor);
-      if (kClamps) x = V::clamp(x, this->lo, this->hi);
-      q[v] = V::round(x);
+    if constexpr (kSlope == I8Slope::activation) {
+      typename V::Float x[kI8BlockVectors];
+      for (size_t v = 0; v < kI8BlockVectors; ++v) x[v] = this->scaled(sums, v);
+      activate<typename V::F32>(activation, x);
+      for (size_t v = 0; v < kI8BlockVectors; ++v) q[v] = rounded(x[v], v, q[v]);
+    } else {
+      for (size_t v = 0; v < kI8BlockVectors; ++v) q[v] = rounded(this->scaled(sums, v), v, q[v]);
     }
     V::store_block(y + at, q, zero_point, this->channel_count);
+  }
+
+  // Pixels `stride` apart, a vector of all of them at a time: what they share is loaded once.
+  template <size_t kPixels>
+  [[gnu::always_inline]] void pixels(typename V::Int (*sums)[kI8BlockVectors], size_t at,
+                                     size_t stride) const {
+    if (kResidual || kSlope == I8Slope::activation) {
+      unrolled<kPixels>([&](size_t i)
+                            __attribute__((always_inline)) { (*this)(sums[i], at + i * stride); });
+      return;
+    }
+    unrolled<kI8BlockVectors>([&](size_t v) __attribute__((always_inline)) {
+      for (size_t i = 0; i < kPixels; ++i) {
+        sums[i][v] = rounded(this->scaled(sums[i], v), v, sums[i][v]);
+      }
+    });
+    unrolled<kPixels>([&](size_t i) __attribute__((always_inline)) {
+      V::store_block(y + at + i * stride, sums[i], zero_point, this->channel_count);
+    });
+  }
+
+ private:
+  [[gnu::always_inline]] typename V::Int rounded(typename V::Float x, size_t v,
+                                                 typename V::Int q) const {
+    if (kResidual) x = V::fma(V::to_float(q), residual_scale, x);
+    if (kSlope == I8Slope::max) x = V::prelu_max(x, this->slope[v]);
+    if (kSlope == I8Slope::select) x = V::prelu(x, this->slope[v]);
+    if (kSlope == I8Slope::hard_swish) x = hard_swish<typename V::F32>(x, activation.factor);
+    if (kClamps) x = V::clamp(x, this->lo, this->hi);
+    return V::round(x);
   }
 };
 
@@ -99,6 +135,7 @@ struct FinishF32 : FinishBlock<V> {
     }
   }
 
+<<<<<<< HEAD
  private:
   void activate_block(typename V::Float* x) const {
     using F32 = typename V::F32;
@@ -106,6 +143,13 @@ struct FinishF32 : FinishBlock<V> {
     for (size_t v = 0; v < kI8BlockVectors; ++v) F32::store(block + v * V::kLanes, x[v]);
     activate<F32>(activation, block, kI8BlockVectors * V::kLanes);
     for (size_t v = 0; v < kI8BlockVectors; ++v) x[v] = F32::load(block + v * V::kLanes);
+=======
+  template <size_t kPixels>
+  [[gnu::always_inline]] void pixels(typename V::Int (*sums)[kI8BlockVectors], size_t at,
+                                     size_t stride) const {
+    unrolled<kPixels>([&](size_t i)
+                          __attribute__((always_inline)) { (*this)(sums[i], at + i * stride); });
+>>>>>>> x86
   }
 };
 

@@ -8,16 +8,6 @@
 namespace pyedge {
 namespace {
 
-// body(0) to body(kCount - 1) without a loop: as soon as compilers meet one, GCC 12 keeps what it
-// sums up in memory.
-template <size_t kCount, class Body>
-[[gnu::always_inline]] inline void unrolled(const Body& body) {
-  if constexpr (kCount > 0) {
-    unrolled<kCount - 1>(body);
-    body(kCount - 1);
-  }
-}
-
 // How many points and outputs a tile has along one dimension.
 constexpr size_t winograd_points(bool half) { return half ? 4 : 6; }
 constexpr size_t winograd_outputs(bool half) { return half ? 2 : 4; }

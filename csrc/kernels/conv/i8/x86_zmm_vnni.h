@@ -100,9 +100,10 @@ struct Vnni {
     for (size_t v = 0; v < 4; ++v) q[v] = _mm512_sub_epi32(_mm512_srai_epi32(q[v], 24), zero);
   }
   static void store_block(int8_t* p, const Int* q, int32_t zero_point, size_t count) {
-    const Int zero = _mm512_set1_epi16(static_cast<short>(zero_point));
-    const Int low = _mm512_adds_epi16(_mm512_packs_epi32(q[0], q[1]), zero);
-    const Int high = _mm512_adds_epi16(_mm512_packs_epi32(q[2], q[3]), zero);
+    // Zen 4 adds with saturation only where it multiplies.
+    const Int zero = _mm512_set1_epi32(zero_point);
+    const auto sum = [&](size_t v) { return _mm512_add_epi32(q[v], zero); };
+    const Int low = _mm512_packs_epi32(sum(0), sum(1)), high = _mm512_packs_epi32(sum(2), sum(3));
     const Int bytes = _mm512_packs_epi16(low, high);
     if (count == 64) {
       _mm512_storeu_si512(p, bytes);
