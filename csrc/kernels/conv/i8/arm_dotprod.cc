@@ -3,6 +3,7 @@
 //
 // Exact: the true sum fits in int32 (validation bounds the taps), and in between sums are taken
 // modulo 2^32.
+#include "kernels/conv/i8/arm_depthwise.h"
 #include "kernels/conv/i8/arm_finish.h"
 
 namespace pyedge {
@@ -116,173 +117,59 @@ struct Dot : Neon {
     column[2] = vreinterpretq_s32_s16(vzip1q_s16(ab_high, cd_high));
     column[3] = vreinterpretq_s32_s16(vzip2q_s16(ab_high, cd_high));
   }
-};
 
-constexpr size_t kMaxOutRows = 2;
-
-// Finishes four pixels of four channels.
-template <I8Slope kSlope, bool kClamps>
-struct FinishColumns {
-  float32x4_t scale, bias, slope, lo, hi;
-  int16x8_t zero_point;
-
-  FinishColumns(const I8Finish& f, const I8Channels& c, size_t first)
-      : scale(vld1q_f32(c.scale + first)),
-        bias(vld1q_f32(c.bias + first)),
-        slope(vld1q_f32(c.slope + first)),
-        lo(vdupq_n_f32(f.lo)),
-        hi(vdupq_n_f32(f.hi)),
-        zero_point(vdupq_n_s16(static_cast<int16_t>(f.zero_point))) {}
-
-  int8x16_t operator()(const int32x4_t* sums) const {
-    int32x4_t q[4];
-    for (size_t i = 0; i < 4; ++i) {
-      float32x4_t y = vfmaq_f32(bias, vcvtq_f32_s32(sums[i]), scale);
-      if (kSlope == I8Slope::max) y = Dot::prelu_max(y, slope);
-      if (kSlope == I8Slope::select) y = Dot::prelu(y, slope);
-      if (kClamps) y = Dot::clamp(y, lo, hi);
-      q[i] = Dot::round(y);
+  // Four rows of a channel in a lane; for one row of outputs the third stands for a fourth as well.
+  template <size_t kRows>
+  struct Column {
+    Column() = default;
+    explicit Column(int8x16_t padding) : taps{padding, padding} {}
+    Column(const int8_t** image, const size_t* step) {
+      int8x16_t rows[kRows];
+      for (size_t r = 0; r < kRows; ++r) rows[r] = load_eight(&image[r], step[r]);
+      const int16x8_t ab = vreinterpretq_s16_s8(vzip1q_s8(rows[0], rows[1]));
+      const int16x8_t cd = vreinterpretq_s16_s8(vzip1q_s8(rows[2], rows[kRows - 1]));
+      taps[0] = vreinterpretq_s8_s16(vzip1q_s16(ab, cd));
+      taps[1] = vreinterpretq_s8_s16(vzip2q_s16(ab, cd));
     }
-    return Dot::narrow(q, zero_point);
-  }
-};
-
-constexpr size_t kTapBytes = kArmBlock * Dot::kGroup;  // of weights
-
-// A strip of outputs, [out_rows][tiles][four vectors][four pixels][four lanes].
-struct Strip {
-  static constexpr size_t kTileBytes = 4 * kArmBlock, kRowBytes = kI8Strip * kArmBlock;
-
-  const I8DepthwiseRow& row;
-  const I8Finish& f;
-  size_t tiles;  // of four pixels
-  size_t step;   // in int32, from one output's first column to the next
-  int8_t* outputs;
-};
-
-// Three taps in one group of rows: neighbouring outputs, of both rows, share the columns they load.
-template <int kStride, size_t kRows, class Finish>
-void three_taps(const Strip& strip, size_t v, const Finish& finish, int32x4_t initial) {
-  constexpr size_t kColumns = 3 * kStride + 3;
-  const int8_t* w = strip.row.w + v * 16;
-  int32x4_t weights[kRows][3];
-  for (size_t i = 0; i < 3 * kRows; ++i)
-    weights[i / 3][i % 3] = Dot::load_weights(w + i * kTapBytes);
-  const int32_t* columns = strip.row.columns + v * Dot::kLanes;
-  int8_t *to = strip.outputs + v * 16, *const end = to + strip.tiles * Strip::kTileBytes;
-  for (; to != end; to += Strip::kTileBytes, columns += 4 * kStride * kArmBlock) {
-    int32x4_t column[kColumns];
-    for (size_t i = 0; i < kColumns; ++i) column[i] = Dot::load(columns + i * kArmBlock);
-    for (size_t r = 0; r < kRows; ++r) {
-      int32x4_t acc[4] = {initial, initial, initial, initial};
-      for (size_t tap = 0; tap < 3; ++tap) {
-        for (size_t i = 0; i < 4; ++i) {
-          acc[i] = Dot::dot(acc[i], column[i * kStride + tap], weights[r][tap]);
-        }
+    int8x16_t taps[2];
+  };
+  template <size_t kOutRows>
+  struct Window {
+    Window(const I8DepthwiseRows& rows, size_t first) : initial(rows.channels.initial + first) {
+      const int8_t* w = rows.w + first * kGroup;
+      for (size_t i = 0; i < 3 * kOutRows; ++i, w += kArmBlock * kGroup) {
+        weights[i / 3][i % 3][0] = vld1q_s8(w), weights[i / 3][i % 3][1] = vld1q_s8(w + 16);
       }
-      vst1q_s8(to + r * Strip::kRowBytes, finish(acc));
     }
-  }
-}
+    template <class Columns>
+    void sums(size_t row, const Columns& a, const Columns& b, const Columns& c, Int* sums) const {
+      const int8x16_t(*w)[2] = weights[row];
+      __asm__(
+          "ldp %q0, %q1, [%[initial]]\n"
+          "sdot %0.4s, %2.16b, %8.16b\n"
+          "sdot %1.4s, %3.16b, %9.16b\n"
+          "sdot %0.4s, %4.16b, %10.16b\n"
+          "sdot %1.4s, %5.16b, %11.16b\n"
+          "sdot %0.4s, %6.16b, %12.16b\n"
+          "sdot %1.4s, %7.16b, %13.16b"
+          : "=&w"(sums[0]), "=&w"(sums[1])
+          : "w"(a.taps[0]), "w"(a.taps[1]), "w"(b.taps[0]), "w"(b.taps[1]), "w"(c.taps[0]),
+            "w"(c.taps[1]), "w"(w[0][0]), "w"(w[0][1]), "w"(w[1][0]), "w"(w[1][1]), "w"(w[2][0]),
+            "w"(w[2][1]), [initial] "r"(initial),
+            "m"(*reinterpret_cast<const int32_t(*)[8]>(initial)));
+    }
+    int8x16_t weights[kOutRows][3][2];  // [row of outputs][column][channels]
+    const int32_t* initial;
+  };
+};
 
-template <class Finish>
-void any_taps(const Strip& strip, size_t v, const Finish& finish, int32x4_t initial) {
-  const I8DepthwiseRow& row = strip.row;
-  for (size_t r = 0; r < row.out_rows; ++r) {
-    const int32_t* columns = row.columns + v * Dot::kLanes;
-    int8_t* to = strip.outputs + r * Strip::kRowBytes + v * 16;
-    for (size_t tile = 0; tile < strip.tiles; ++tile, columns += 4 * strip.step) {
-      int32x4_t acc[4] = {initial, initial, initial, initial};
-      const int8_t* w = row.w + r * row.taps * kTapBytes + v * 16;
-      for (size_t tap = 0; tap < row.taps; ++tap, w += kTapBytes) {
-        const int32x4_t weights = Dot::load_weights(w);
-        const int32_t* a = columns + row.tap_offsets[tap];
-        for (size_t i = 0; i < 4; ++i) {
-          acc[i] = Dot::dot(acc[i], Dot::load(a + i * strip.step), weights);
-        }
-      }
-      vst1q_s8(to + tile * Strip::kTileBytes, finish(acc));
-    }
-  }
-}
-
-template <class Finish>
-void finish_strip(const Strip& strip) {
-  const I8DepthwiseRow& row = strip.row;
-  const bool three = row.kernel_w == 3 && row.row_groups == 1 && row.dilation_w == 1;
-  for (size_t v = 0; v < kI8BlockVectors; ++v) {
-    const Finish finish(strip.f, row.channels, v * Dot::kLanes);
-    const int32x4_t initial = Dot::load(row.channels.initial + v * Dot::kLanes);
-    if (three && row.stride_w == 1 && row.out_rows == 2) {
-      three_taps<1, 2>(strip, v, finish, initial);
-    } else if (three && row.stride_w == 2 && row.out_rows == 1) {
-      three_taps<2, 1>(strip, v, finish, initial);
-    } else {
-      any_taps(strip, v, finish, initial);
-    }
-  }
-}
-
-// Lane i of the four vectors of a tile is pixel i.
-void store_tile(int32x4x4_t q, size_t pixels, size_t stride, int8_t* y) {
-  vst4q_lane_s32(reinterpret_cast<int32_t*>(y), q, 0);
-  if (pixels > 1) vst4q_lane_s32(reinterpret_cast<int32_t*>(y + stride), q, 1);
-  if (pixels > 2) vst4q_lane_s32(reinterpret_cast<int32_t*>(y + 2 * stride), q, 2);
-  if (pixels > 3) vst4q_lane_s32(reinterpret_cast<int32_t*>(y + 3 * stride), q, 3);
-}
-
-void store_row(const int8_t* outputs, size_t pixels, size_t channels, size_t stride, int8_t* y) {
-  for (size_t first = 0; first < pixels; first += 4, outputs += Strip::kTileBytes) {
-    const int32x4x4_t q = vld1q_s32_x4(reinterpret_cast<const int32_t*>(outputs));
-    const size_t count = pixels - first < 4 ? pixels - first : 4;
-    if (channels == kArmBlock) {
-      store_tile(q, count, stride, y + first * stride);
-      continue;
-    }
-    int8_t tile[Strip::kTileBytes];
-    store_tile(q, 4, kArmBlock, tile);
-    for (size_t i = 0; i < count; ++i) {
-      __builtin_memcpy(y + (first + i) * stride, tile + i * kArmBlock, channels);
-    }
-  }
-}
-
-// Lanes are channels in the sums and pixels in the strip: the constants of four channels stay in
-// registers, and neighbouring outputs share the columns they load.
-void dot_depthwise_row(const I8DepthwiseRow& row, const I8Finish& f) {
-  if (f.f32 || f.residual != nullptr || f.activation.kind != Activation::kNone) {
-    depthwise_row<Dot>(row, f);
-    return;
-  }
-  const int32_t span = (row.kernel_w - 1) * row.dilation_w + 1;
-  alignas(16) int8_t outputs[kMaxOutRows * Strip::kRowBytes];
-  for (int32_t begin = 0; begin < row.out_w; begin += kI8Strip) {
-    const int32_t end = row.out_w - begin < kI8Strip ? row.out_w : begin + kI8Strip;
-    const size_t pixels = static_cast<size_t>(end - begin);
-    build_columns<Dot>(row, begin * row.stride_w - row.pad_left,
-                       (end - 1) * row.stride_w - row.pad_left + span, row.columns);
-    const Strip strip{row, f, (pixels + 3) / 4,
-                      static_cast<size_t>(row.stride_w) * row.row_groups * kArmBlock, outputs};
-    if (f.has_slope && (f.clamps || !f.slope_is_max)) {
-      finish_strip<FinishColumns<I8Slope::select, true>>(strip);
-    } else if (f.has_slope) {
-      finish_strip<FinishColumns<I8Slope::max, false>>(strip);
-    } else if (f.clamps) {
-      finish_strip<FinishColumns<I8Slope::none, true>>(strip);
-    } else {
-      finish_strip<FinishColumns<I8Slope::none, false>>(strip);
-    }
-    for (size_t r = 0; r < row.out_rows; ++r) {
-      const size_t pixel = r * static_cast<size_t>(row.out_w) + static_cast<size_t>(begin);
-      store_row(outputs + r * Strip::kRowBytes, pixels, row.channel_count, f.y_stride,
-                static_cast<int8_t*>(f.y) + row.at + pixel * f.y_stride);
-    }
-  }
+void dot_depthwise_rows(const I8DepthwiseRows& rows, const I8Finish& f) {
+  if (!three_by_three_rows<Dot>(rows, f)) depthwise_rows<Dot>(rows, f);
 }
 
 template <>
-constexpr I8Depthwise kDepthwise<Dot> = {{Dot::kLanes, Dot::kGroup, Dot::kPacking, Dot::kExact},
-                                         dot_depthwise_row};
+constexpr I8Depthwise kDepthwise<Dot> = {{Dot::kLanes, Dot::kGroup, Dot::kPacking, kEightExact},
+                                         dot_depthwise_rows};
 
 template <>
 constexpr I8Dense kDense<Dot> = {{Dot::kLanes, Dot::kGroup, Dot::kPacking, Dot::kExact},

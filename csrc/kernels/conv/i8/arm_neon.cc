@@ -2,6 +2,7 @@
 // saturation. Activations go in as they are, and -zero_point * sum(w) is added to the sum. For the
 // bounds that make dense layers exact see arm_smull.h; depthwise ones sum two products, at most
 // 32512 in magnitude as |q| <= 128 and |w| <= 127 (validated), before they go to int32 lanes.
+#include "kernels/conv/i8/arm_depthwise.h"
 #include "kernels/conv/i8/arm_finish.h"
 #include "kernels/conv/i8/arm_smull.h"
 
@@ -15,9 +16,80 @@ struct SmullSums {
   int32_t unused[kArmBlock], sums[kSmullPixels * kArmBlock];
 };
 
+// clang-format off
+#define WIDEN(x)                                              \
+  "saddw %[low].4s, %[low].4s, %[" #x "].4h\n"                \
+  "saddw2 %[high].4s, %[high].4s, %[" #x "].8h\n"
+// The nine products of a window: columns a, b and c, weights w and, in the third row, v. One of the
+// other two rows lies in the lower half of register `low_row`, the other in the upper half of 0, and
+// the third in one half of 1. No more than two products are summed in 16 bits.
+#define WINDOW_SUMS(low_row, half, bytes)                                                         \
+  __asm__("smull %[x].8h, %[a].8b, %[wa].8b\n"                                                    \
+          "smull %[y].8h, %[b].8b, %[wb].8b\n"                                                    \
+          "smull %[z].8h, %[c].8b, %[wc].8b\n"                                                    \
+          "ldp %q[low], %q[high], [%[initial]]\n"                                                 \
+          "smlal2 %[x].8h, %[a0].16b, %[wa].16b\n"                                                \
+          "smlal2 %[y].8h, %[b0].16b, %[wb].16b\n"                                                \
+          "smlal2 %[z].8h, %[c0].16b, %[wc].16b\n"                                                \
+          WIDEN(x)                                                                                \
+          "smull" half " %[x].8h, %[a1]." bytes ", %[va]." bytes "\n"                             \
+          WIDEN(y)                                                                                \
+          "smull" half " %[y].8h, %[c1]." bytes ", %[vc]." bytes "\n"                             \
+          WIDEN(z)                                                                                \
+          "smlal" half " %[x].8h, %[b1]." bytes ", %[vb]." bytes "\n"                             \
+          WIDEN(y)                                                                                \
+          WIDEN(x)                                                                                \
+          : [low] "=&w"(sums[0]), [high] "=&w"(sums[1]), [x] "=&w"(x), [y] "=&w"(y), [z] "=&w"(z) \
+          : [a] "w"(a.rows[low_row]), [b] "w"(b.rows[low_row]), [c] "w"(c.rows[low_row]),         \
+            [a0] "w"(a.rows[0]), [b0] "w"(b.rows[0]), [c0] "w"(c.rows[0]), [a1] "w"(a.rows[1]),   \
+            [b1] "w"(b.rows[1]), [c1] "w"(c.rows[1]), [wa] "w"(w[0]), [wb] "w"(w[1]),             \
+            [wc] "w"(w[2]), [va] "w"(one[0]), [vb] "w"(one[1]), [vc] "w"(one[2]),                 \
+            [initial] "r"(initial), "m"(*reinterpret_cast<const int32_t(*)[8]>(initial)))
+// clang-format on
+
 struct Widening : Neon {
   static constexpr size_t kGroup = kSmullLength;
   static constexpr I8Packing kPacking = I8Packing::plain;
+
+  // Two rows in a register.
+  template <size_t kRows>
+  struct Column {
+    Column() = default;
+    explicit Column(int8x16_t padding) : rows{padding, padding} {}
+    Column(const int8_t** image, const size_t* step) {
+      rows[0] = load_eight(&image[0], step[0]);
+      load_upper_eight(&image[1], step[1], &rows[0]);
+      rows[1] = load_eight(&image[2], step[2]);
+      if (kRows == 4) load_upper_eight(&image[3], step[3], &rows[1]);
+    }
+    int8x16_t rows[2];
+  };
+  template <size_t kOutRows>
+  struct Window {
+    Window(const I8DepthwiseRows& rows, size_t first) : initial(rows.channels.initial + first) {
+      for (size_t x = 0; x < 3; ++x) {
+        int8x8_t w[3];
+        for (size_t r = 0; r < 3; ++r) w[r] = vld1_s8(rows.w + (3 * x + r) * kArmBlock + first);
+        two[0][x] = vcombine_s8(w[0], w[1]), two[1][x] = vcombine_s8(w[1], w[0]);
+        one[x] = vcombine_s8(w[2], w[2]);
+      }
+    }
+    template <class Columns>
+    void sums(size_t row, const Columns& a, const Columns& b, const Columns& c, Int* sums) const {
+      const int8x16_t* w = two[row];
+      int16x8_t x, y, z;
+      if (row == 0) {
+        WINDOW_SUMS(0, "", "8b");
+      } else {
+        WINDOW_SUMS(1, "2", "16b");
+      }
+    }
+#undef WIDEN
+#undef WINDOW_SUMS
+    int8x16_t two[2][3];  // [row of outputs][column], where the first two rows of the window lie
+    int8x16_t one[3];     // the third row, in both halves
+    const int32_t* initial;
+  };
 
   // Of each vector of channels the loops of its blocks.
   static void survey(const int8_t* w, size_t steps, uint8_t* loops) {
@@ -149,7 +221,7 @@ class Sums {
 };
 
 // Where tap (x, r) of the kernel lies for the output whose first column is `left`.
-const int8_t* tap_of(const I8DepthwiseRow& row, int32_t left, int32_t x, size_t r,
+const int8_t* tap_of(const I8DepthwiseRows& row, int32_t left, int32_t x, size_t r,
                      const int8_t* padding) {
   const int32_t column = left + x * row.dilation_w;
   const bool inside = column >= 0 && column < row.in_w;
@@ -157,13 +229,13 @@ const int8_t* tap_of(const I8DepthwiseRow& row, int32_t left, int32_t x, size_t 
 }
 
 template <class Finish>
-void any_pixel(const I8DepthwiseRow& row, int32_t left, const int8_t* padding, const Finish& finish,
-               size_t at) {
+void any_pixel(const I8DepthwiseRows& row, size_t first_row, int32_t left, const int8_t* padding,
+               const Finish& finish, size_t at) {
   Sums sums(row.channels.initial);
   const int8_t *previous = nullptr, *w = row.w;
   for (int32_t x = 0; x < row.kernel_w; ++x) {
     for (size_t r = 0; r < row.row_groups; ++r, w += kArmBlock) {
-      const int8_t* tap = tap_of(row, left, x, r, padding);
+      const int8_t* tap = tap_of(row, left, x, first_row + r, padding);
       if (previous != nullptr) {
         sums.add(vld1q_s8(previous), vld1q_s8(w - kArmBlock), vld1q_s8(tap), vld1q_s8(w));
         tap = nullptr;
@@ -175,74 +247,27 @@ void any_pixel(const I8DepthwiseRow& row, int32_t left, const int8_t* padding, c
   finish(sums.get(), at);
 }
 
-// Three rows of three columns, which begin at c[0], c[1] and c[2] in the first row and so on.
-struct Columns {
-  const int8_t* rows[3][3];  // [column][row]
-};
-
-template <class Finish>
-[[gnu::always_inline]] inline void nine_taps(const Columns& c, const int8x16_t* w,
-                                             const int32_t* initial, const Finish& finish,
-                                             size_t at) {
-  Sums sums(initial);
-  const auto tap = [&](size_t i) { return vld1q_s8(c.rows[i / 3][i % 3]); };
-  for (size_t i = 0; i < 8; i += 2) sums.add(tap(i), w[i], tap(i + 1), w[i + 1]);
-  sums.add(tap(8), w[8]);
-  finish(sums.get(), at);
-}
-
-template <class Finish>
-void nine_taps_row(const I8DepthwiseRow& row, const int8_t* padding, const Finish& finish,
-                   size_t y_stride) {
-  int8x16_t w[9];
-  for (size_t i = 0; i < 9; ++i) w[i] = vld1q_s8(row.w + i * kArmBlock);
-  const int32_t* initial = row.channels.initial;
-  size_t at = row.at;
-  int32_t left = -row.pad_left;
-  const int32_t end = left + row.out_w * row.stride_w;
-  const auto at_edges = [&](int32_t until) {
-    for (; left < until && left < end; left += row.stride_w, at += y_stride) {
-      Columns c;
-      for (int32_t x = 0; x < 3; ++x) {
-        for (size_t r = 0; r < 3; ++r) c.rows[x][r] = tap_of(row, left, x, r, padding);
-      }
-      nine_taps(c, w, initial, finish, at);
-    }
-  };
-  at_edges(0);
-  const size_t b0 = row.pixel_bytes[0], b1 = row.pixel_bytes[1], b2 = row.pixel_bytes[2];
-  const size_t first = static_cast<size_t>(left), stride = static_cast<size_t>(row.stride_w);
-  const int8_t *r0 = row.rows[0] + first * b0, *r1 = row.rows[1] + first * b1,
-               *r2 = row.rows[2] + first * b2;
-  const int32_t last = row.in_w - 2 < end ? row.in_w - 2 : end, step = row.stride_w;
-  for (; left < last; left += step, at += y_stride) {
-    nine_taps(
-        {{{r0, r1, r2}, {r0 + b0, r1 + b1, r2 + b2}, {r0 + 2 * b0, r1 + 2 * b1, r2 + 2 * b2}}}, w,
-        initial, finish, at);
-    r0 += stride * b0, r1 += stride * b1, r2 += stride * b2;
-  }
-  at_edges(end);
-}
-
-void widening_depthwise_row(const I8DepthwiseRow& row, const I8Finish& f) {
+void widening_depthwise_rows(const I8DepthwiseRows& rows, const I8Finish& f) {
+  if (three_by_three_rows<Widening>(rows, f)) return;
   int8_t padding[kArmBlock];
-  vst1q_s8(padding, vdupq_n_s8(static_cast<int8_t>(row.zero_point)));
+  vst1q_s8(padding, vdupq_n_s8(static_cast<int8_t>(rows.zero_point)));
   const size_t y_stride = f.y_stride;
-  with_finish<Widening>(f, row.channels, row.channel_count, [&](const auto& finish) {
-    if (row.kernel_w == 3 && row.row_groups == 3 && row.dilation_w == 1) {
-      nine_taps_row(row, padding, finish, y_stride);
-      return;
-    }
-    size_t at = row.at;
-    for (int32_t x = 0; x < row.out_w; ++x, at += y_stride) {
-      any_pixel(row, x * row.stride_w - row.pad_left, padding, finish, at);
-    }
+  with_finish<Widening>(f, rows.channels, rows.channel_count, [&](const auto& finish) {
+    I8DepthwiseRows set = rows;
+    do {
+      size_t at = set.at;
+      for (size_t r = 0; r < i8_out_rows(set); ++r) {
+        for (int32_t x = 0; x < set.out_w; ++x, at += y_stride) {
+          any_pixel(set, r, x * set.stride_w - set.pad_left, padding, finish, at);
+        }
+      }
+    } while (i8_next_set(&set));
   });
 }
 
 template <>
 constexpr I8Depthwise kDepthwise<Widening> = {
-    {Widening::kLanes, 1, Widening::kPacking, Widening::kExact}, widening_depthwise_row};
+    {Widening::kLanes, 1, Widening::kPacking, kEightExact}, widening_depthwise_rows, true};
 
 }  // namespace
 

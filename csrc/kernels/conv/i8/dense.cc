@@ -1,5 +1,6 @@
 #include "kernels/conv/i8/dense.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "kernels/conv/conv.h"
@@ -106,15 +107,9 @@ class Packer {
     int32_t x = static_cast<int32_t>(begin % out_w);
     int32_t y = static_cast<int32_t>(begin / out_w % out_h);
     size_t image = begin / out_w / out_h;
-    for (size_t pixel = begin, count; pixel < end; pixel += count) {
-      count = short_pixels(y, x, end - pixel);
-      if (count > 0) {
-        append_short_pixels(first_tap(image, y, x), count);
-      } else {
-        append_pixel(image, y, x, group);
-        count = 1;
-      }
-      x += static_cast<int32_t>(count);
+    for (size_t pixel = begin; pixel < end;) {
+      const size_t count = append_pixels(image, y, x, group, end - pixel);
+      pixel += count, x += static_cast<int32_t>(count);
       if (x < g_.out_w) continue;
       x = 0;
       if (++y < g_.out_h) continue;
@@ -124,13 +119,24 @@ class Packer {
   }
 
  private:
-  void append_pixel(size_t image, int32_t out_y, int32_t out_x, size_t group) {
+  // Those of an output row from out_x on, at most `most`, and how many it were.
+  size_t append_pixels(size_t image, int32_t out_y, int32_t out_x, size_t group, size_t most) {
     const size_t in_c = static_cast<size_t>(g_.in_c);
     const size_t row_bytes = static_cast<size_t>(g_.in_w) * in_c;
     const int8_t* plane = x_ + image * static_cast<size_t>(g_.in_h) * row_bytes +
                           group * static_cast<size_t>(g_.group_in_c);
     const int32_t x = out_x * g_.stride_w - g_.pad_left, top = out_y * g_.stride_h - g_.pad_top;
     const int32_t bottom = top + (g_.kernel_h - 1) * g_.dilation_h;
+    if (short_rows_ && x >= 0 && x + g_.kernel_w <= g_.in_w && top >= 0 && bottom < g_.in_h) {
+      const size_t inside = static_cast<size_t>((g_.in_w - g_.kernel_w - x) / g_.stride_w) + 1;
+      const size_t in_row = static_cast<size_t>(g_.out_w - out_x);
+      const size_t fitting = (kStaging - kShortRun) / row_length_;
+      const size_t count = std::min(std::min(inside, in_row), std::min(fitting, most));
+      append_short_rows(
+          plane + static_cast<size_t>(top) * row_bytes + static_cast<size_t>(x) * in_c,
+          static_cast<size_t>(g_.dilation_h) * row_bytes, count);
+      return count;
+    }
     for (int32_t y = top; y <= bottom; y += g_.dilation_h) {
       const bool inside = y >= 0 && y < g_.in_h;
       const int8_t* row = inside ? plane + static_cast<size_t>(y) * row_bytes : nullptr;
@@ -142,40 +148,19 @@ class Packer {
     }
     // The weights of the last step's missing activations are zero.
     if (row_length_ > w_.k) append(padding_, row_length_ - w_.k);
+    return 1;
   }
 
-  // Of the next pixels of the row, at most `most`: how many have short kernel rows, all inside the
-  // image.
-  size_t short_pixels(int32_t out_y, int32_t out_x, size_t most) const {
-    const int32_t x = out_x * g_.stride_w - g_.pad_left, top = out_y * g_.stride_h - g_.pad_top;
-    const int32_t bottom = top + (g_.kernel_h - 1) * g_.dilation_h, right = x + g_.kernel_w;
-    if (!short_rows_ || x < 0 || right > g_.in_w || top < 0 || bottom >= g_.in_h) return 0;
-    const size_t count = static_cast<size_t>((g_.in_w - right) / g_.stride_w) + 1;
-    return count < most ? count : most;
-  }
-
-  const int8_t* first_tap(size_t image, int32_t out_y, int32_t out_x) const {
-    const size_t in_h = static_cast<size_t>(g_.in_h), in_w = static_cast<size_t>(g_.in_w);
-    const size_t y = static_cast<size_t>(out_y * g_.stride_h - g_.pad_top);
-    const size_t x = static_cast<size_t>(out_x * g_.stride_w - g_.pad_left);
-    return x_ + ((image * in_h + y) * in_w + x) * static_cast<size_t>(g_.in_c);
-  }
-
-  // As in first layers, of many pixels.
-  void append_short_pixels(const int8_t* first, size_t count) {
-    const size_t in_c = static_cast<size_t>(g_.in_c), kernel_h = static_cast<size_t>(g_.kernel_h);
-    const size_t step = static_cast<size_t>(g_.dilation_h * g_.in_w) * in_c;
-    const size_t length = w_.k / kernel_h, most = (kStaging - kShortRun) / row_length_;
-    while (count > 0) {
-      const size_t pixels = count < most ? count : most;
-      int8_t* to = stage(pixels * row_length_);
-      for (size_t i = 0; i < pixels; ++i, to += row_length_) {
-        for (size_t ky = 0; ky < kernel_h; ++ky) {
-          std::memcpy(to + ky * length, first + ky * step, kShortRun);
-        }
-        first += static_cast<size_t>(g_.stride_w) * in_c;
+  // The kernel rows of neighbouring pixels, all inside the image: as in first layers, of many
+  // pixels. What is copied too much of a row is written over by what follows.
+  void append_short_rows(const int8_t* pixel, size_t step, size_t count) {
+    int8_t* to = stage(count * row_length_);
+    const size_t kernel_h = static_cast<size_t>(g_.kernel_h), length = w_.k / kernel_h;
+    const size_t pixel_step = static_cast<size_t>(g_.stride_w) * static_cast<size_t>(g_.in_c);
+    for (size_t i = 0; i < count; ++i, pixel += pixel_step, to += row_length_) {
+      for (size_t ky = 0; ky < kernel_h; ++ky) {
+        std::memcpy(to + ky * length, pixel + ky * step, kShortRun);
       }
-      count -= pixels;
     }
   }
 

@@ -9,6 +9,8 @@ namespace {
 
 constexpr int32_t kMaxKernel = 32;  // bounds the lists of rows and taps
 constexpr size_t kMinGroup = 1, kMaxGroup = 4;
+constexpr size_t kMinTasks = 16;     // enough for 16 threads, where there is work for them
+constexpr size_t kTaskPixels = 224;  // of the image: their cache lines, and the outputs', fit in L1
 
 size_t divide_up(size_t a, size_t b) { return (a + b - 1) / b; }
 
@@ -16,7 +18,8 @@ struct Weights {
   ConvGeometry g;
   size_t block, blocks;
   size_t row_groups;
-  size_t out_rows;  // that a task makes from the same columns
+  size_t image_rows, out_rows;  // of a set
+  size_t shifts;                // of the weights: for each of the rows of outputs, or 1
   size_t block_bytes;
 
   Weights(const OpArgs& args, const I8Depthwise& isa)
@@ -24,12 +27,26 @@ struct Weights {
     const size_t kernel_h = static_cast<size_t>(g.kernel_h), group = isa.layout.group;
     blocks = divide_up(static_cast<size_t>(g.out_c), block);
     row_groups = divide_up(kernel_h, group);
-    out_rows = g.stride_h == 1 && g.dilation_h == 1 && row_groups * group > kernel_h ? 2 : 1;
-    block_bytes = i8_channels_bytes(isa.layout) + align_up(out_rows * taps() * group * block);
+    const bool adjacent = g.stride_h == 1 && g.dilation_h == 1;
+    shifts = adjacent && row_groups * group > kernel_h ? 2 : 1;
+    out_rows = adjacent && isa.two_rows ? 2 : shifts;
+    image_rows = row_groups * group + out_rows - shifts;
+    block_bytes = i8_channels_bytes(isa.layout) + align_up(shifts * taps() * group * block);
   }
   size_t taps() const { return static_cast<size_t>(g.kernel_w) * row_groups; }
   size_t first_block() const { return kI8HeaderBytes + align_up(block); }
-  size_t row_tasks() const { return divide_up(static_cast<size_t>(g.out_h), out_rows); }
+  // Rows of outputs of a task.
+  size_t task_rows() const {
+    const size_t sets = divide_up(static_cast<size_t>(g.out_h), out_rows);
+    const size_t parallel = static_cast<size_t>(g.batch) * blocks * sets / kMinTasks;
+    // The image rows of the sets are neighbours in one list.
+    const size_t most =
+        g.dilation_h == 1 ? kTaskPixels / (row_step() * static_cast<size_t>(g.in_w)) : 1;
+    const size_t together = parallel < most ? parallel : most;
+    return (together > 1 ? together : 1) * out_rows;
+  }
+  size_t row_tasks() const { return divide_up(static_cast<size_t>(g.out_h), task_rows()); }
+  size_t row_step() const { return out_rows * static_cast<size_t>(g.stride_h); }
 };
 
 // The weights for the output row `shift` rows below the first.
@@ -82,7 +99,7 @@ void i8_depthwise_prepare(const OpArgs& args, const I8Depthwise& isa, void* prep
     const size_t count = channels - first < w.block ? channels - first : w.block;
     i8_prepare_channels(args, isa.layout, first, count, w.g.taps(), block);
     int8_t* packed = reinterpret_cast<int8_t*>(block + i8_channels_bytes(isa.layout));
-    for (size_t shift = 0; shift < w.out_rows; ++shift) {
+    for (size_t shift = 0; shift < w.shifts; ++shift) {
       packed = pack_block(args, isa, w, first, count, shift, packed);
     }
   }
@@ -96,7 +113,7 @@ size_t i8_depthwise_scratch_bytes(const OpArgs& args, const I8Depthwise& isa) {
   return static_cast<size_t>(columns) * w.row_groups * w.block * 4;
 }
 
-// A task is one block of channels in the output rows that share columns.
+// A task is one block of channels in sets of rows of outputs.
 size_t i8_depthwise_tasks(const OpArgs& args, const I8Depthwise& isa) {
   const Weights w(args, isa);
   return static_cast<size_t>(w.g.batch) * w.row_tasks() * w.blocks;
@@ -109,47 +126,48 @@ void i8_depthwise_run(const OpArgs& args, const I8Depthwise& isa, const void* pr
   const uint8_t* bytes = static_cast<const uint8_t*>(prepared);
   const int8_t* padding = reinterpret_cast<const int8_t*>(bytes + kI8HeaderBytes);
   const I8Finish finish = i8_finish(args, isa.layout, *static_cast<const I8Header*>(prepared));
-  const size_t in_c = static_cast<size_t>(g.in_c), out_h = static_cast<size_t>(g.out_h);
-  const int8_t* rows[kMaxKernel + kMaxGroup];
-  size_t pixel_bytes[kMaxKernel + kMaxGroup];
+  const size_t in_c = static_cast<size_t>(g.in_c), in_h = static_cast<size_t>(g.in_h);
+  const size_t in_row = static_cast<size_t>(g.in_w) * in_c, out_h = static_cast<size_t>(g.out_h);
+  const int8_t* rows[kTaskPixels + kMaxKernel + kMaxGroup];
+  size_t pixel_bytes[kTaskPixels + kMaxKernel + kMaxGroup];
   size_t tap_offsets[kMaxKernel * kMaxKernel / kMinGroup];
   const size_t column = w.row_groups * w.block;
   for (size_t tap = 0; tap < w.taps(); ++tap) {
     tap_offsets[tap] = tap / w.row_groups * static_cast<size_t>(g.dilation_w) * column +
                        tap % w.row_groups * w.block;
   }
-  I8DepthwiseRow row{};
-  row.rows = rows;
-  row.pixel_bytes = pixel_bytes;
-  row.row_groups = w.row_groups;
-  row.taps = w.taps();
-  row.tap_offsets = tap_offsets;
-  row.in_w = g.in_w, row.out_w = g.out_w, row.kernel_w = g.kernel_w;
-  row.stride_w = g.stride_w, row.dilation_w = g.dilation_w, row.pad_left = g.pad_left;
-  row.zero_point = args.inputs[kConvX].quant.zero_point;
-  row.columns = static_cast<int32_t*>(scratch);
+  I8DepthwiseRows r{};
+  r.rows = rows;
+  r.pixel_bytes = pixel_bytes;
+  r.row_groups = w.row_groups;
+  r.taps = w.taps();
+  r.tap_offsets = tap_offsets;
+  r.in_w = g.in_w, r.out_w = g.out_w, r.kernel_h = g.kernel_h, r.kernel_w = g.kernel_w;
+  r.stride_w = g.stride_w, r.dilation_w = g.dilation_w, r.pad_left = g.pad_left;
+  r.zero_point = args.inputs[kConvX].quant.zero_point;
+  r.set_rows = w.out_rows, r.row_step = w.row_step();
+  r.y_row = static_cast<size_t>(g.out_w) * finish.y_stride;
+  r.columns = static_cast<int32_t*>(scratch);
+  const size_t task_rows = w.task_rows(), row_tasks = w.row_tasks();
   for (size_t task = begin; task < end; ++task) {
     const size_t block = task % w.blocks, row_task = task / w.blocks;
     const size_t first = block * w.block, channels = static_cast<size_t>(g.out_c) - first;
-    const size_t image = row_task / w.row_tasks();
-    const size_t out_y = row_task % w.row_tasks() * w.out_rows;
-    const int32_t top = static_cast<int32_t>(out_y) * g.stride_h - g.pad_top;
-    for (size_t r = 0; r < w.row_groups * isa.layout.group; ++r) {
-      const int32_t y = top + static_cast<int32_t>(r) * g.dilation_h;
+    const size_t image = row_task / row_tasks, out_y = row_task % row_tasks * task_rows;
+    r.left = out_h - out_y < task_rows ? out_h - out_y : task_rows;
+    const size_t image_rows = (r.left - 1) / w.out_rows * r.row_step + w.image_rows;
+    const int8_t* x = args.inputs[kConvX].as<int8_t>() + image * in_h * in_row + first;
+    int32_t y = static_cast<int32_t>(out_y) * g.stride_h - g.pad_top;
+    for (size_t i = 0; i < image_rows; ++i, y += g.dilation_h) {
       const bool inside = y >= 0 && y < g.in_h;
-      const size_t in_row = image * static_cast<size_t>(g.in_h) + static_cast<size_t>(y);
-      rows[r] = inside ? args.inputs[kConvX].as<int8_t>() +
-                             in_row * static_cast<size_t>(g.in_w) * in_c + first
-                       : padding;
-      pixel_bytes[r] = inside ? in_c : 0;
+      rows[i] = inside ? x + static_cast<size_t>(y) * in_row : padding;
+      pixel_bytes[i] = inside ? in_c : 0;
     }
     const uint8_t* block_bytes = bytes + w.first_block() + block * w.block_bytes;
-    row.channels = i8_channels(isa.layout, block_bytes);
-    row.w = reinterpret_cast<const int8_t*>(block_bytes + i8_channels_bytes(isa.layout));
-    row.channel_count = channels < w.block ? channels : w.block;
-    row.out_rows = out_h - out_y < w.out_rows ? out_h - out_y : w.out_rows;
-    row.at = (image * out_h + out_y) * static_cast<size_t>(g.out_w) * finish.y_stride + first;
-    isa.row(row, finish);
+    r.channels = i8_channels(isa.layout, block_bytes);
+    r.w = reinterpret_cast<const int8_t*>(block_bytes + i8_channels_bytes(isa.layout));
+    r.channel_count = channels < w.block ? channels : w.block;
+    r.at = (image * out_h + out_y) * r.y_row + first;
+    isa.rows(r, finish);
   }
 }
 

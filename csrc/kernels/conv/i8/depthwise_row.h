@@ -1,4 +1,4 @@
-// The row function of depthwise.h over a vector type. Internal linkage: every file that includes
+// The function of depthwise.h over a vector type. Internal linkage: every file that includes
 // this gets its own copy, compiled for its own instruction set.
 #pragma once
 
@@ -11,7 +11,7 @@ namespace {
 
 // Columns [begin, end) of the image, interleaved: [columns][row_groups][4 vectors].
 template <class V>
-void build_columns(const I8DepthwiseRow& row, int32_t begin, int32_t end, int32_t* columns) {
+void build_columns(const I8DepthwiseRows& row, int32_t begin, int32_t end, int32_t* columns) {
   constexpr size_t kBlock = kI8BlockVectors * V::kLanes;
   const typename V::Int padding = V::packed_zero_point(row.zero_point);
   const int32_t in_w = row.in_w, zero_point = row.zero_point, first = begin > 0 ? begin : 0;
@@ -43,7 +43,7 @@ void build_columns(const I8DepthwiseRow& row, int32_t begin, int32_t end, int32_
 
 // kPixels outputs, the first of which begins at `columns`; `step` int32 from one to the next.
 template <class V, size_t kPixels, class Finish>
-void depthwise_pixels(const I8DepthwiseRow& row, const int8_t* w, const int32_t* columns,
+void depthwise_pixels(const I8DepthwiseRows& row, const int8_t* w, const int32_t* columns,
                       size_t step, const Finish& finish, size_t y_stride, size_t at) {
   constexpr size_t kVectorBytes = V::kLanes * V::kGroup;
   typename V::Int acc[kPixels][kI8BlockVectors];
@@ -65,38 +65,45 @@ void depthwise_pixels(const I8DepthwiseRow& row, const int8_t* w, const int32_t*
   for (size_t i = 0; i < kPixels; ++i) finish(acc[i], at + i * y_stride);
 }
 
-template <class V>
-void depthwise_row(const I8DepthwiseRow& row, const I8Finish& f) {
+template <class V, class Finish>
+void depthwise_set(const I8DepthwiseRows& row, const Finish& finish, size_t y_stride) {
   constexpr size_t kBlock = kI8BlockVectors * V::kLanes, kPixels = V::kDepthwisePixels;
   const size_t step = static_cast<size_t>(row.stride_w) * row.row_groups * kBlock;
-  const size_t weights = row.taps * kBlock * V::kGroup;
+  const size_t weights = row.taps * kBlock * V::kGroup, out_rows = i8_out_rows(row);
   const int32_t span = (row.kernel_w - 1) * row.dilation_w + 1;
-  const size_t y_stride = f.y_stride, row_stride = static_cast<size_t>(row.out_w) * y_stride;
-  with_finish<V>(f, row.channels, row.channel_count, [&](const auto& finish) {
-    for (int32_t begin = 0; begin < row.out_w; begin += kI8Strip) {
-      const int32_t end = row.out_w - begin < kI8Strip ? row.out_w : begin + kI8Strip;
-      build_columns<V>(row, begin * row.stride_w - row.pad_left,
-                       (end - 1) * row.stride_w - row.pad_left + span, row.columns);
-      for (size_t r = 0; r < row.out_rows; ++r) {
-        const int8_t* w = row.w + r * weights;
-        const int32_t* columns = row.columns;
-        size_t at = row.at + r * row_stride + static_cast<size_t>(begin) * y_stride;
-        size_t left = static_cast<size_t>(end - begin);
-        for (; left >= kPixels; left -= kPixels, columns += kPixels * step) {
-          depthwise_pixels<V, kPixels>(row, w, columns, step, finish, y_stride, at);
-          at += kPixels * y_stride;
-        }
-        for (; left > 0; --left, columns += step, at += y_stride) {
-          depthwise_pixels<V, 1>(row, w, columns, step, finish, y_stride, at);
-        }
+  for (int32_t begin = 0; begin < row.out_w; begin += kI8Strip) {
+    const int32_t end = row.out_w - begin < kI8Strip ? row.out_w : begin + kI8Strip;
+    build_columns<V>(row, begin * row.stride_w - row.pad_left,
+                     (end - 1) * row.stride_w - row.pad_left + span, row.columns);
+    for (size_t r = 0; r < out_rows; ++r) {
+      const int8_t* w = row.w + r * weights;
+      const int32_t* columns = row.columns;
+      size_t at = row.at + r * row.y_row + static_cast<size_t>(begin) * y_stride;
+      size_t left = static_cast<size_t>(end - begin);
+      for (; left >= kPixels; left -= kPixels, columns += kPixels * step) {
+        depthwise_pixels<V, kPixels>(row, w, columns, step, finish, y_stride, at);
+        at += kPixels * y_stride;
+      }
+      for (; left > 0; --left, columns += step, at += y_stride) {
+        depthwise_pixels<V, 1>(row, w, columns, step, finish, y_stride, at);
       }
     }
+  }
+}
+
+template <class V>
+void depthwise_rows(const I8DepthwiseRows& rows, const I8Finish& f) {
+  const size_t y_stride = f.y_stride;
+  with_finish<V>(f, rows.channels, rows.channel_count, [&](const auto& finish) {
+    I8DepthwiseRows set = rows;
+    do depthwise_set<V>(set, finish, y_stride);
+    while (i8_next_set(&set));
   });
 }
 
 template <class V>
 constexpr I8Depthwise kDepthwise = {{V::kLanes, V::kGroup, V::kPacking, V::kExact},
-                                    depthwise_row<V>};
+                                    depthwise_rows<V>};
 
 template <class Wide, class Narrow>
 const I8Depthwise& depthwise_isa(const OpArgs& args) {

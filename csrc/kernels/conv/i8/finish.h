@@ -135,7 +135,13 @@ struct FinishF32 : FinishBlock<V> {
     }
   }
 
-<<<<<<< HEAD
+  template <size_t kPixels>
+  [[gnu::always_inline]] void pixels(typename V::Int (*sums)[kI8BlockVectors], size_t at,
+                                     size_t stride) const {
+    unrolled<kPixels>([&](size_t i)
+                          __attribute__((always_inline)) { (*this)(sums[i], at + i * stride); });
+  }
+
  private:
   void activate_block(typename V::Float* x) const {
     using F32 = typename V::F32;
@@ -143,13 +149,6 @@ struct FinishF32 : FinishBlock<V> {
     for (size_t v = 0; v < kI8BlockVectors; ++v) F32::store(block + v * V::kLanes, x[v]);
     activate<F32>(activation, block, kI8BlockVectors * V::kLanes);
     for (size_t v = 0; v < kI8BlockVectors; ++v) x[v] = F32::load(block + v * V::kLanes);
-=======
-  template <size_t kPixels>
-  [[gnu::always_inline]] void pixels(typename V::Int (*sums)[kI8BlockVectors], size_t at,
-                                     size_t stride) const {
-    unrolled<kPixels>([&](size_t i)
-                          __attribute__((always_inline)) { (*this)(sums[i], at + i * stride); });
->>>>>>> x86
   }
 };
 
