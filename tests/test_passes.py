@@ -27,6 +27,7 @@ from pyedge.converters.passes import (
     remove_identities,
 )
 from pyedge.converters.shapes import infer_shapes
+from pyedge.trainer import backbones
 
 
 def ops(graph: ir.Graph) -> Counter[str]:
@@ -62,11 +63,11 @@ class SmallNet(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem = models.ConvBlock(3, 16, 3, 2, 1)
+        self.stem = backbones.ConvBlock(3, 16, 3, 2, 1)
         self.blocks = nn.Sequential(
-            models.Bottleneck(16, 16, 2, 1),
-            models.IResNetBlock(16, 24, 2),
-            models.IResNetBlock(24, 24, 1),
+            backbones.Bottleneck(16, 16, 2, 1),
+            backbones.IResNetBlock(16, 24, 2),
+            backbones.IResNetBlock(24, 24, 1),
         )
         self.up = nn.ConvTranspose2d(24, 16, 2, 2)
         self.norm = nn.BatchNorm2d(16)

@@ -34,9 +34,34 @@ constexpr size_t kSdotSteps = 8;  // in a round of the loop
   "st1 {v24.4s-v27.4s}, [%[y]], #64\n"                       \
   "st1 {v28.4s-v31.4s}, [%[y]], #64\n"
 
+// 32 products of each sum. Weights are loaded a step ahead of their use.
+#define SDOT_ROUND \
+  "ld1 {v0.16b-v3.16b}, [%[w]], #64\n" \
+  "ldp q8, q12, [%[r0]], #32\n" \
+  "ldp q9, q13, [%[r1]], #32\n" \
+  SDOT_PIXEL(16, 17, 18, 19, 0, 1, 2, 3, 8, 0) \
+  "ldp q10, q14, [%[r2]], #32\n" \
+  SDOT_PIXEL(20, 21, 22, 23, 0, 1, 2, 3, 9, 0) \
+  "ldp q11, q15, [%[r3]], #32\n" \
+  "ld1 {v4.16b-v7.16b}, [%[w]], #64\n" \
+  SDOT_PIXEL(24, 25, 26, 27, 0, 1, 2, 3, 10, 0) \
+  SDOT_PIXEL(28, 29, 30, 31, 0, 1, 2, 3, 11, 0) \
+  "ld1 {v0.16b-v3.16b}, [%[w]], #64\n" \
+  SDOT_STEP(4, 5, 6, 7, 8, 9, 10, 11, 1) \
+  "ld1 {v4.16b-v7.16b}, [%[w]], #64\n" \
+  SDOT_STEP(0, 1, 2, 3, 8, 9, 10, 11, 2) \
+  "ld1 {v0.16b-v3.16b}, [%[w]], #64\n" \
+  SDOT_STEP(4, 5, 6, 7, 8, 9, 10, 11, 3) \
+  "ld1 {v4.16b-v7.16b}, [%[w]], #64\n" \
+  SDOT_STEP(0, 1, 2, 3, 12, 13, 14, 15, 0) \
+  "ld1 {v0.16b-v3.16b}, [%[w]], #64\n" \
+  SDOT_STEP(4, 5, 6, 7, 12, 13, 14, 15, 1) \
+  "ld1 {v4.16b-v7.16b}, [%[w]], #64\n" \
+  SDOT_STEP(0, 1, 2, 3, 12, 13, 14, 15, 2) \
+  SDOT_STEP(4, 5, 6, 7, 12, 13, 14, 15, 3)
+
 // Sums of four pixels and 16 channels in v16 to v31, then what becomes of them. In assembly, as
-// every register is taken and compilers, given the same order, spill. Weights are loaded a step
-// ahead of their use.
+// every register is taken and compilers, given the same order, spill.
 #define TILES(finish)                                                         \
   [](ArmTiles t) {                                                            \
     t.end_at_last();                                                                \
@@ -49,32 +74,13 @@ constexpr size_t kSdotSteps = 8;  // in a round of the loop
       "ld1 {v20.4s-v23.4s}, [%[initial]]\n"                                   \
       "ld1 {v24.4s-v27.4s}, [%[initial]]\n"                                   \
       "ld1 {v28.4s-v31.4s}, [%[initial]]\n"                                   \
-      "1:\n"                                                                  \
-      "ld1 {v0.16b-v3.16b}, [%[w]], #64\n"                                    \
-      "ldp q8, q12, [%[r0]], #32\n"                                           \
-      "ldp q9, q13, [%[r1]], #32\n"                                           \
-      SDOT_PIXEL(16, 17, 18, 19, 0, 1, 2, 3, 8, 0)                            \
-      "ldp q10, q14, [%[r2]], #32\n"                                          \
-      SDOT_PIXEL(20, 21, 22, 23, 0, 1, 2, 3, 9, 0)                            \
-      "ldp q11, q15, [%[r3]], #32\n"                                          \
-      "ld1 {v4.16b-v7.16b}, [%[w]], #64\n"                                    \
-      SDOT_PIXEL(24, 25, 26, 27, 0, 1, 2, 3, 10, 0)                           \
-      SDOT_PIXEL(28, 29, 30, 31, 0, 1, 2, 3, 11, 0)                           \
-      "ld1 {v0.16b-v3.16b}, [%[w]], #64\n"                                    \
-      SDOT_STEP(4, 5, 6, 7, 8, 9, 10, 11, 1)                                  \
-      "ld1 {v4.16b-v7.16b}, [%[w]], #64\n"                                    \
-      SDOT_STEP(0, 1, 2, 3, 8, 9, 10, 11, 2)                                  \
-      "ld1 {v0.16b-v3.16b}, [%[w]], #64\n"                                    \
-      SDOT_STEP(4, 5, 6, 7, 8, 9, 10, 11, 3)                                  \
-      "ld1 {v4.16b-v7.16b}, [%[w]], #64\n"                                    \
-      SDOT_STEP(0, 1, 2, 3, 12, 13, 14, 15, 0)                                \
-      "ld1 {v0.16b-v3.16b}, [%[w]], #64\n"                                    \
-      SDOT_STEP(4, 5, 6, 7, 12, 13, 14, 15, 1)                                \
-      "ld1 {v4.16b-v7.16b}, [%[w]], #64\n"                                    \
-      SDOT_STEP(0, 1, 2, 3, 12, 13, 14, 15, 2)                                \
-      "subs %[left], %[left], #1\n"                                           \
-      SDOT_STEP(4, 5, 6, 7, 12, 13, 14, 15, 3)                                \
-      "b.ne 1b\n"                                                             \
+      "tbnz %[left], #0, 2f\n"                                              \
+      "1:\n"                                                                 \
+      SDOT_ROUND                                                              \
+      "2:\n"                                                                 \
+      SDOT_ROUND                                                              \
+      "subs %[left], %[left], #2\n"                                         \
+      "b.gt 1b\n"                                                             \
       finish                                                                  \
       : [w] "+&r"(w), [r0] "+&r"(r0), [r1] "+&r"(r1), [r2] "+&r"(r2), [r3] "+&r"(r3),         \
         [left] "+&r"(left), [y] "+&r"(t.y), [residual] "+&r"(t.residual)      \
@@ -88,6 +94,7 @@ constexpr void (*kSdotTiles[])(ArmTiles) = {ARM_FINISH_VARIANTS(FINISHED_TILES) 
 #undef SDOT
 #undef SDOT_PIXEL
 #undef SDOT_STEP
+#undef SDOT_ROUND
 // clang-format on
 
 struct Dot : Neon {

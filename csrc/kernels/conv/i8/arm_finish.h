@@ -27,7 +27,8 @@ struct ArmFinish {
   static constexpr size_t kVariants = 8;
   // Which of ARM_FINISH_VARIANTS, or kVariants where none of them does.
   static size_t variant(const I8Finish& f, size_t channel_count) {
-    if (f.f32 || f.clamps || (f.has_slope && !f.slope_is_max) || channel_count != kArmBlock) {
+    if (f.f32 || f.clamps || (f.has_slope && !f.slope_is_max) ||
+        f.activation.kind != Activation::kNone || channel_count != kArmBlock) {
       return kVariants;
     }
     return (f.residual ? 4u : 0u) + (f.has_slope ? 2u : 0u) + (f.zero_point & 1);
