@@ -25,3 +25,11 @@ class InvalidImageError(PyEdgeError):
 
 class CalibrationError(PyEdgeError):
     """No images, a table of another model, an activation that is never finite."""
+
+
+class CheckpointError(PyEdgeError):
+    """A checkpoint that cannot be read whole or written: a shard missing, another digest."""
+
+
+class TrainingError(PyEdgeError):
+    """A run that cannot go on: a loss that is no number, a rank that died."""

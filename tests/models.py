@@ -11,6 +11,16 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from pyedge.trainer.backbones import (
+    IRESNET_REPEATS,
+    Bottleneck,
+    ConvBlock,
+    IResNet,
+    MobileFaceNet,
+)
+
+__all__ = ["IRESNET_REPEATS", "Bottleneck", "ConvBlock", "IResNet", "MobileFaceNet"]
+
 
 def randomize(model: nn.Module, seed: int = 0) -> nn.Module:
     """Random weights and BatchNorm statistics under which activations keep their magnitude."""
@@ -75,36 +85,41 @@ def export_dynamo(model: nn.Module, shape: Sequence[int], opset: int = 18) -> on
     return program.model_proto
 
 
-class ConvBlock(nn.Sequential):
-    """Convolution, BatchNorm, and PReLU unless linear."""
-
-    def __init__(
-        self,
-        inputs: int,
-        outputs: int,
-        kernel: int,
-        stride: int = 1,
-        padding: int = 0,
-        groups: int = 1,
-        linear: bool = False,
-    ) -> None:
-        layers: list[nn.Module] = [
-            nn.Conv2d(inputs, outputs, kernel, stride, padding, groups=groups, bias=False),
-            nn.BatchNorm2d(outputs),
-        ]
-        super().__init__(*layers, *([] if linear else [nn.PReLU(outputs)]))
+def mobilefacenet(seed: int = 0) -> nn.Module:
+    return randomize(MobileFaceNet(), seed)
 
 
-class Bottleneck(nn.Module):
-    """Inverted residual with a linear projection."""
+def iresnet(depth: int, seed: int = 0) -> nn.Module:
+    return randomize(IResNet(IRESNET_REPEATS[depth]), seed)
 
-    def __init__(self, inputs: int, outputs: int, expansion: int, stride: int) -> None:
+
+class SqueezeExcite(nn.Module):
+    """A factor for each channel, from the means of all of them."""
+
+    def __init__(self, channels: int, gate: nn.Module) -> None:
         super().__init__()
-        hidden = inputs * expansion
+        squeeze = nn.Conv2d(channels, channels // 4, 1), nn.ReLU()
+        excite = nn.Conv2d(channels // 4, channels, 1), gate
+        self.layers = nn.Sequential(nn.AdaptiveAvgPool2d(1), *squeeze, *excite)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * self.layers(x)
+
+
+class GatedBottleneck(nn.Module):
+    """An inverted residual with an activation of choice, and squeeze and excite."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int, activation: nn.Module) -> None:
+        super().__init__()
+        hidden = inputs * 4
         self.residual = stride == 1 and inputs == outputs
+        gate = nn.Hardsigmoid() if isinstance(activation, nn.Hardswish) else nn.Sigmoid()
         self.layers = nn.Sequential(
-            ConvBlock(inputs, hidden, 1),
-            ConvBlock(hidden, hidden, 3, stride, 1, groups=hidden),
+            ConvBlock(inputs, hidden, 1, linear=True),
+            activation,
+            ConvBlock(hidden, hidden, 5, stride, 2, groups=hidden, linear=True),
+            activation,
+            SqueezeExcite(hidden, gate),
             ConvBlock(hidden, outputs, 1, linear=True),
         )
 
@@ -112,92 +127,42 @@ class Bottleneck(nn.Module):
         return x + self.layers(x) if self.residual else self.layers(x)
 
 
-class MobileFaceNet(nn.Module):
-    """Chen et al., MobileFaceNets (2018), table 1: 112x112 to 128, 0.45 GOP."""
+class MobileNetV3(nn.Module):
+    """In the manner of Howard et al., Searching for MobileNetV3 (2019), for faces: 112x112 to 128.
 
-    # expansion, channels, repeats, stride
-    STAGES = ((2, 64, 5, 2), (4, 128, 1, 2), (2, 128, 6, 1), (4, 128, 1, 2), (2, 128, 2, 1))
+    Args:
+        activation: hard swish, or SiLU for EfficientNet's.
+        stages: channels, repeats.
+        size: side of the input, a multiple of 16.
+    """
 
-    def __init__(self, features: int = 128) -> None:
+    STAGES = ((24, 2), (40, 3), (80, 4))
+
+    def __init__(
+        self,
+        activation: nn.Module,
+        stages: Sequence[tuple[int, int]] = STAGES,
+        size: int = 112,
+        features: int = 128,
+    ) -> None:
         super().__init__()
-        layers: list[nn.Module] = [
-            ConvBlock(3, 64, 3, 2, 1),
-            ConvBlock(64, 64, 3, 1, 1, groups=64),
-        ]
-        channels = 64
-        for expansion, outputs, repeats, stride in self.STAGES:
+        layers: list[nn.Module] = [ConvBlock(3, 16, 3, 2, 1, linear=True), activation]
+        channels = 16
+        for outputs, repeats in stages:
             for index in range(repeats):
-                layers.append(Bottleneck(channels, outputs, expansion, stride if not index else 1))
+                layers.append(GatedBottleneck(channels, outputs, 1 if index else 2, activation))
                 channels = outputs
+        side = size >> len(stages) + 1
         layers += [
-            ConvBlock(channels, 512, 1),
-            ConvBlock(512, 512, 7, groups=512, linear=True),
-            ConvBlock(512, features, 1, linear=True),
+            ConvBlock(channels, 4 * channels, 1, linear=True),
+            activation,
+            ConvBlock(4 * channels, 4 * channels, side, groups=4 * channels, linear=True),
+            ConvBlock(4 * channels, features, 1, linear=True),
         ]
         self.layers = nn.Sequential(*layers)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.layers(x).flatten(1)
-
-
-class IResNetBlock(nn.Module):
-    """BN, conv, BN, PReLU, conv, BN, and the shortcut."""
-
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(
-            nn.BatchNorm2d(inputs),
-            nn.Conv2d(inputs, outputs, 3, 1, 1, bias=False),
-            nn.BatchNorm2d(outputs),
-            nn.PReLU(outputs),
-            nn.Conv2d(outputs, outputs, 3, stride, 1, bias=False),
-            nn.BatchNorm2d(outputs),
-        )
-        self.shortcut = nn.Identity()
-        if stride != 1 or inputs != outputs:
-            self.shortcut = ConvBlock(inputs, outputs, 1, stride, linear=True)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.layers(x) + self.shortcut(x)
-
-
-class IResNet(nn.Module):
-    """Duta et al., Improved Residual Networks (2020), as face recognition uses it: 112x112 to 512.
-
-    Args:
-        repeats: blocks of each of the four stages.
-        width: channels of the first stage.
-        size: side of the input, a multiple of 16.
-    """
-
-    def __init__(
-        self, repeats: Sequence[int], features: int = 512, width: int = 64, size: int = 112
-    ) -> None:
-        super().__init__()
-        layers: list[nn.Module] = [ConvBlock(3, width, 3, 1, 1)]
-        channels = width
-        for stage, count in enumerate(repeats):
-            outputs = width << stage
-            for index in range(count):
-                layers.append(IResNetBlock(channels, outputs, 1 if index else 2))
-                channels = outputs
-        self.layers = nn.Sequential(*layers, nn.BatchNorm2d(channels), nn.Dropout(0.4))
-        self.fc = nn.Linear(channels * (size // 16) ** 2, features)
-        self.features = nn.BatchNorm1d(features)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.features(self.fc(self.layers(x).flatten(1)))
-
-
-IRESNET_REPEATS = {18: (2, 2, 2, 2), 50: (3, 4, 14, 3), 100: (3, 13, 30, 3)}
-
-
-def mobilefacenet(seed: int = 0) -> nn.Module:
-    return randomize(MobileFaceNet(), seed)
-
-
-def iresnet(depth: int, seed: int = 0) -> nn.Module:
-    return randomize(IResNet(IRESNET_REPEATS[depth]), seed)
 
 
 class GatedNet(nn.Module):

