@@ -25,6 +25,7 @@ from pyedge.metadata import ARCFACE_LANDMARKS, Metadata
 from pyedge.verification import (
     accuracy_difference,
     all_pairs,
+    auc,
     best_threshold,
     cosines,
     lfw_accuracy,
@@ -356,3 +357,18 @@ def test_cosines() -> None:
     a, b = normalized(RANDOM.normal(size=(2, 5, 8))[0]), normalized(RANDOM.normal(size=(5, 8)))
     np.testing.assert_allclose(cosines(a, b), np.diag(a @ b.T), atol=1e-6)
     assert cosines(a, -a) == pytest.approx(-1)
+
+
+def test_auc_is_the_share_of_pairs_of_pairs() -> None:
+    labels = np.array([0, 0, 1, 1, 2, 0])
+    embeddings = normalized(np.random.default_rng(3).normal(size=(6, 4)).astype(np.float32))
+    embeddings[5] = embeddings[2]  # ties
+    pairs = list(combinations(range(6), 2))
+    scores = {pair: embeddings[pair[0]] @ embeddings[pair[1]] for pair in pairs}
+    genuine = [scores[i, j] for i, j in pairs if labels[i] == labels[j]]
+    impostors = [scores[i, j] for i, j in pairs if labels[i] != labels[j]]
+    wins = [(g > i) + 0.5 * (g == i) for g in genuine for i in impostors]
+    assert auc(embeddings, labels) == pytest.approx(np.mean(wins), abs=1e-12)
+    for alone in (np.arange(6), np.zeros(6, int)):
+        with pytest.raises(InvalidArgumentError, match="two people"):
+            auc(embeddings, alone)

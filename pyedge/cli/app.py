@@ -19,11 +19,17 @@ from pyedge.cli import (
     inspect,
     quickstart,
     run,
+    shards,
+    train,
 )
 from pyedge.cli.output import error_line
 from pyedge.errors import PyEdgeError
 
-_CONVERT_MODULES = ("onnx", "onnxsim", "google")  # of the extra `convert`; google is protobuf
+# What the extras bring, as it is imported; google is protobuf.
+_EXTRAS = {
+    **dict.fromkeys(("onnx", "onnxsim", "google"), "convert"),
+    **dict.fromkeys(("torch", "safetensors", "webdataset", "matplotlib"), "train"),
+}
 
 
 class _Group(TyperGroup):
@@ -57,9 +63,10 @@ class _Group(TyperGroup):
         except PyEdgeError as error:
             error_line(str(error))
         except ModuleNotFoundError as error:
-            if (error.name or "").split(".")[0] not in _CONVERT_MODULES:
+            extra = _EXTRAS.get((error.name or "").split(".")[0])
+            if extra is None:
                 raise
-            error_line(f"{error.name} is not installed: pip install 'pyedge[convert]'")
+            error_line(f"{error.name} is not installed: pip install 'pyedge[{extra}]'")
         except MemoryError as error:
             error_line(f"out of memory: {error}" if str(error) else "out of memory")
         except KeyboardInterrupt:
@@ -126,3 +133,5 @@ app.command("run")(run.run)
 app.command("bench")(bench.bench)
 app.command("evaluate")(evaluate.evaluate)
 app.command("doctor")(doctor.doctor)
+app.command("train")(train.train)
+app.add_typer(shards.app, name="shards")

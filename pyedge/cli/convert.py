@@ -1,8 +1,11 @@
-"""`pyedge convert`: an ONNX model to a native file."""
+"""`pyedge convert`: an ONNX model, or a training checkpoint, to a native file."""
 
 from __future__ import annotations
 
 import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
@@ -14,6 +17,7 @@ from rich.console import Console
 
 from pyedge.cli.output import (
     JsonOption,
+    Progress,
     console,
     print_json,
     progress,
@@ -26,6 +30,7 @@ from pyedge.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
     from pyedge.metadata import Metadata
+    from pyedge.trainer.checkpoint import Checkpoint
 
 _WORST = 5  # layers that the terminal shows; the report has them all
 
@@ -55,7 +60,13 @@ class Color(StrEnum):
 
 
 def convert(
-    model: Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="The trained network.")],
+    model: Annotated[
+        Path,
+        typer.Argument(
+            metavar="MODEL.onnx|CHECKPOINT",
+            help="The trained network, or the folder of a checkpoint or run of `pyedge train`.",
+        ),
+    ],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="OUT.pye", help="The file to write.")],
     precision: Annotated[
         Precision | None,
@@ -158,6 +169,13 @@ def convert(
         bool,
         typer.Option("--external-data", help="Read weights that lie in files beside the model."),
     ] = False,
+    gallery: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Also write the class centres of a checkpoint: its people, for recognition.",
+        ),
+    ] = None,
     threads: Annotated[
         int | None,
         typer.Option("--threads", "-t", min=1, help="Threads to calibrate on; default: all cores."),
@@ -168,16 +186,19 @@ def convert(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Convert an ONNX model to a native file, in FP32 or quantized to INT8.
+    """Convert a trained network to a native file, in FP32 or quantized to INT8.
 
     How the network wants its pixels comes from a TOML file (color, input_size, mean, std or
-    scale, landmarks), from the options, or both: an option wins over the file.
+    scale, landmarks), from the options, or both: an option wins over the file. A checkpoint knows
+    it by itself.
     """
     from pyedge.converters import convert as convert_model
     from pyedge.converters.arguments import check_float_options, check_paths
 
     if report is not None and report.suffix not in (".html", ".json"):
         raise InvalidArgumentError(f"{report}: a report is .html or .json")
+    if gallery is not None and not model.is_dir():
+        raise InvalidArgumentError(f"--gallery: needs a checkpoint; {model} is no folder")
     precision = precision or (Precision.INT8 if calibration else Precision.FP32)
     if precision is Precision.FP32:
         check_float_options({"method": method.value}, {"method": Method.KL.value})
@@ -187,17 +208,17 @@ def convert(
             "--calibration": calibration,
             "the preprocessing": preprocessing or _beside(model),
         },
-        {"--out": out, "--save-table": save_table, "--report": report},
+        {"--out": out, "--save-table": save_table, "--report": report, "--gallery": gallery},
     )
     flags = _flags(color, mean, std, scale, size, landmarks)
-    with progress() as advance:
+    with progress() as advance, _trained(model) as (network, own, checkpoint):
         result = convert_model(
-            model,
+            network,
             out,
             precision=precision.value,
             calibration=calibration,
             method=method.value,
-            preprocessing=_preprocessing(model, preprocessing, flags),
+            preprocessing=_preprocessing(model, preprocessing, own, flags),
             equalize=equalize,
             bias_correction=bias_correction,
             int8_sums=int8_sums,
@@ -212,13 +233,43 @@ def convert(
             save_table=save_table,
             progress=advance,
         )
+        if gallery is not None:
+            _write_gallery(checkpoint, gallery, out, advance)
     data = result.to_dict()
     if report is not None:
         _write_report(report, data, model.name)
     if as_json:
         print_json(data)
     else:
-        _render(console(), data, report)
+        _render(console(), data, report, gallery)
+
+
+@contextmanager
+def _trained(model: Path) -> Iterator[tuple[Path, Metadata | None, Checkpoint | None]]:
+    """The ONNX file; of a checkpoint also what it says of its pixels, and itself."""
+    if not model.is_dir():
+        yield model, None, None
+        return
+    from pyedge.trainer.checkpoint import Checkpoint, find
+    from pyedge.trainer.export import export_onnx, load_backbone, metadata
+
+    checkpoint = Checkpoint(find(model))
+    network = checkpoint.manifest.network
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / f"{network.name}.onnx"
+        own = metadata(checkpoint)
+        file.write_bytes(export_onnx(load_backbone(checkpoint), network.size))
+        yield file, own, checkpoint
+
+
+def _write_gallery(
+    checkpoint: Checkpoint | None, path: Path, model: Path, advance: Progress
+) -> None:
+    from pyedge.session import Session
+    from pyedge.trainer.gallery import write_gallery
+
+    assert checkpoint is not None
+    write_gallery(checkpoint, path, Session(model).metadata.feature_space, advance)
 
 
 def _flags(
@@ -268,17 +319,20 @@ def _numbers(name: str, text: str) -> list[float]:
 
 def _beside(model: Path) -> Path | None:
     file = model.with_suffix(".toml")
-    return file if file.is_file() else None
+    return file if model.is_file() and file.is_file() else None
 
 
-def _preprocessing(model: Path, file: Path | None, flags: dict[str, Any]) -> Metadata | None:
-    """From the file (or the one beside the model) and the options; None where there is neither."""
+def _preprocessing(
+    model: Path, file: Path | None, own: Metadata | None, flags: dict[str, Any]
+) -> Metadata | None:
+    """From the file (or the one beside the model, or the checkpoint's own) and the options."""
     from pyedge.metadata import Metadata
 
     file = file or _beside(model)
-    if file is None:
+    if file is None and own is None:
         return Metadata.from_dict(flags) if flags else None
-    found = Metadata.from_toml(file)
+    found = own if file is None else Metadata.from_toml(file)
+    assert found is not None
     if not flags:
         return found
     given = Metadata.from_dict({"input_size": found.input_size, **flags})
@@ -298,7 +352,7 @@ def _write_report(path: Path, data: dict[str, Any], title: str) -> None:
     write_atomically(path, text.encode())
 
 
-def _render(out: Console, data: dict[str, Any], report: Path | None) -> None:
+def _render(out: Console, data: dict[str, Any], report: Path | None, gallery: Path | None) -> None:
     layers = [layer for layer in data["layers"] if layer["snr_db"] is not None]
     if layers:
         worst = sorted(layers, key=lambda layer: layer["snr_db"])[:_WORST]
@@ -317,3 +371,5 @@ def _render(out: Console, data: dict[str, Any], report: Path | None) -> None:
         out.print(f"cosine of the output with FP32: {data['cosine']:.5f}", style="bold")
     if report is not None:
         out.print(f"report: {report}")
+    if gallery is not None:
+        out.print(f"gallery: {gallery}")
