@@ -28,6 +28,7 @@ from pyedge.trainer import (
     ShardedHead,
     Softmax,
 )
+from pyedge.trainer.blocks import BLOCK
 from pyedge.trainer.head import initial_centers
 
 CLASSES, DIM, BATCH = 23, 12, 8
@@ -141,6 +142,14 @@ def plain_loss(
     return functional.cross_entropy(logits, labels)
 
 
+@pytest.fixture(params=[1, 5, BLOCK])
+def block(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Classes at a time: one, a part of them, all."""
+    monkeypatch.setattr("pyedge.trainer.blocks.BLOCK", request.param)
+    return int(request.param)
+
+
+@pytest.mark.usefixtures("block")
 @pytest.mark.parametrize("name", MARGINS)
 def test_formula(name: str) -> None:
     features, labels = batch(torch.float64)
@@ -153,6 +162,18 @@ def test_formula(name: str) -> None:
     assert relative(got["loss"], expected.detach()) < 1e-13
     assert relative(got["features"], want[0]) < 1e-12
     assert relative(got["centers"], want[1]) < 1e-12
+
+
+@pytest.mark.parametrize("name", MARGINS)
+def test_state_is_all_that_a_margin_keeps(name: str) -> None:
+    """Ramps and scales go on from a checkpoint where they were."""
+    features, labels = batch(torch.float64)
+    before, after = head_of(name, torch.float64), head_of(name, torch.float64)
+    for _ in range(3):
+        before(features, labels)
+        before.margin.advance()
+    after.margin.load_state_dict(before.margin.state_dict())
+    assert after(features, labels).equal(before(features, labels))
 
 
 @pytest.mark.parametrize("name", [name for name in MARGINS if name != "adacos"])
@@ -215,6 +236,7 @@ def one_traffic(classes: int) -> dict[str, int]:
     return dict(head.group.traffic)
 
 
+@pytest.mark.usefixtures("block")
 def test_sampling() -> None:
     features, labels = batch(torch.float64)
     exact, sampled = (
@@ -245,6 +267,7 @@ def test_sampling() -> None:
     assert few.rows()[0].equal(labels.unique())
 
 
+@pytest.mark.usefixtures("block")
 @pytest.mark.parametrize("kind", ["sgd", "momentum", "adamw"])
 def test_row_optimizers_are_torchs(kind: str) -> None:
     head, other = head_of("arcface", torch.float64), head_of("arcface", torch.float64)
@@ -264,6 +287,7 @@ def test_row_optimizers_are_torchs(kind: str) -> None:
         assert relative(head.centers.detach(), other.centers.detach()) < 1e-14
 
 
+@pytest.mark.usefixtures("block")
 def test_row_optimizer_leaves_other_rows() -> None:
     features, labels = batch(torch.float64)
     head = head_of("cosface", torch.float64, sample_rate=0.5)
@@ -278,13 +302,42 @@ def test_row_optimizer_leaves_other_rows() -> None:
     assert (optimizer.state["momentum"] != 0).any(1).nonzero().squeeze(1).equal(moved)
 
 
+@pytest.mark.usefixtures("block")
 def test_autocast_is_near() -> None:
-    exact = step("cosface", torch.float32)
+    """Forward and backward, although only the forward pass is run under it, as training does."""
+    exact, rounded = (head_of("softmax", torch.float32) for _ in range(2))
+    features, labels = batch(torch.float32)
+    features, same = features.clone().requires_grad_(), features.clone().requires_grad_()
+    loss = exact(features, labels)
     with torch.autocast("cpu", torch.bfloat16):
-        rounded = step("cosface", torch.float32)
-    assert rounded["centers"].dtype == torch.float32
-    assert 0 < relative(rounded["loss"], exact["loss"]) < 0.02
-    assert relative(rounded["centers"], exact["centers"]) < 0.05
+        near = rounded(same, labels)
+    assert 0 < relative(near.detach(), loss.detach()) < 0.02
+    for value in (loss, near):
+        value.backward()
+    assert rounded.centers.grad.dtype == torch.float32
+    assert 0 < relative(rounded.centers.grad, exact.centers.grad) < 0.05
+    assert 0 < relative(same.grad, features.grad) < 0.05
+    # Features and probabilities are rounded in the product that is the centres' gradient.
+    labels_only = torch.ones(CLASSES, dtype=torch.bool)
+    labels_only[labels] = False
+    products = rounded.centers.grad[labels_only]
+    assert products.equal(products.bfloat16().float())
+
+
+def test_the_memory_of_a_gradient_is_the_next_ones() -> None:
+    features, labels = batch(torch.float64)
+    head, fresh = head_of("arcface", torch.float64), head_of("arcface", torch.float64)
+    optimizer = RowSGD(head, 0.0)
+    head(features, labels).backward()
+    place = head.centers.grad.data_ptr()
+    optimizer.step()
+    head(features.flip(0), labels).backward()
+    assert head.centers.grad.data_ptr() == place
+    fresh(features.flip(0), labels).backward()
+    assert head.centers.grad.equal(fresh.centers.grad)
+    # Nobody has given this one back: a second pass adds to it.
+    head(features.flip(0), labels).backward()
+    assert relative(head.centers.grad, 2 * fresh.centers.grad) < 1e-14
 
 
 def test_centers_begin_alike_on_any_rank() -> None:

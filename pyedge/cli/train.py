@@ -88,8 +88,10 @@ def train(
         raise InvalidArgumentError("--data is missing: a folder of faces")
     from pyedge.trainer.curve import draw_curve, read_log
     from pyedge.trainer.launch import launch
+    from pyedge.trainer.memory import keep_freed_memory
     from pyedge.trainer.train import LOG
 
+    keep_freed_memory()  # where this process is a rank itself
     with progress() as advance:
         result = launch(described, out, ranks, advance)
     if result is None:  # another rank speaks

@@ -17,13 +17,13 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from pyedge.errors import InvalidArgumentError
+from pyedge.trainer.blocks import blocks
 from pyedge.trainer.distributed import Group
 from pyedge.trainer.margins import AdaCos, Margin
 from pyedge.trainer.partition import Partition
 
 _TINY = 1e-12  # shorter vectors count as this long
 _SEED_BLOCK = 4096  # classes whose centres begin from one seed
-_CAST_BLOCK = 16384  # classes at a time, where something the size of the logits is not to be copied
 
 
 class ShardedHead(nn.Module):
@@ -78,6 +78,7 @@ class ShardedHead(nn.Module):
         self.centers = nn.Parameter(initial_centers(self.own, dim, seed, dtype))
         self.accuracy = 0.0
         self._rows: tuple[Tensor | None, Tensor] = (None, self.centers)
+        self._spare: Tensor | None = None
         self.step = 0
 
     def forward(self, features: Tensor, labels: Tensor) -> Tensor:
@@ -123,6 +124,15 @@ class ShardedHead(nn.Module):
         """
         return self._rows
 
+    def give_back(self, gradient: Tensor) -> None:
+        """Takes a gradient of rows that nobody needs any more, as the memory of the next one."""
+        self._spare = gradient
+
+    def _room(self, rows: Tensor) -> Tensor:
+        """Memory for the gradient of `rows`, of any values."""
+        spare, self._spare = self._spare, None
+        return torch.empty_like(rows) if spare is None or spare.shape != rows.shape else spare
+
     def _lot(self, positives: Tensor) -> Tensor:
         """The rows of the labels, and others by lot up to the sample rate; in rising order."""
         rows = self.centers.shape[0]
@@ -152,7 +162,9 @@ class _ShardedSoftmax(torch.autograd.Function):
     """The loss and both gradients around one buffer of logits [B, classes of this rank].
 
     With e_ij = exp(z_ij − m_i) and S_i = Σ_j e_ij over all ranks, the loss of row i is
-    ln S_i + m_i − z_iy, and ∂/∂z_ij = e_ij/S_i − [j = y]. The buffer holds z, then e.
+    ln S_i + m_i − z_iy, and ∂/∂z_ij = e_ij/S_i − [j = y]. The buffer holds z, then e. It is gone
+    through a block of classes at a time: what is made of a block's centres and logits on the way
+    stays in the cache, and is never there for all classes.
     """
 
     @staticmethod
@@ -165,15 +177,18 @@ class _ShardedSoftmax(torch.autograd.Function):
         head: ShardedHead,
     ) -> Tensor:
         group, margin = head.group, head.margin
+        product = _Product(centers.device.type)
         x = group.all_gather(features.detach(), "features")
-        inverse_norms = None
-        if margin.normalize_centers:
-            inverse_norms = centers.norm(dim=1).clamp_min(_TINY).reciprocal_()
         unit = x / x.norm(dim=1, keepdim=True).clamp_min(_TINY) if margin.normalize_features else x
         scaled = unit if margin.adaptive else unit * margin.scale
-        z = _product(scaled, centers.detach().t())
-        if inverse_norms is not None:
-            z *= inverse_norms
+        z = x.new_empty(x.shape[0], centers.shape[0])
+        inverse_norms = centers.new_empty(centers.shape[:1]) if margin.normalize_centers else None
+        for part in blocks(centers.shape[0]):
+            rows, logits = centers[part].detach(), z[:, part]
+            product(scaled, rows.t(), logits)
+            if inverse_norms is not None:
+                inverse_norms[part] = rows.norm(dim=1).clamp_min_(_TINY).reciprocal_()
+                logits *= inverse_norms[part]
         if isinstance(margin, AdaCos):
             _adapt(margin, z, mine, columns, group)
             scaled = unit * margin.scale
@@ -187,47 +202,70 @@ class _ShardedSoftmax(torch.autograd.Function):
         z[mine, columns] = target.detach()
 
         # A rank may be without classes.
-        maximum = z.max(1).values if z.shape[1] else z.new_full(z.shape[:1], -torch.inf)
+        maximum = z.amax(1) if z.shape[1] else z.new_full(z.shape[:1], -torch.inf)
         maximum = group.all_max(maximum, "row maximum")
-        exponentials = z.sub_(maximum[:, None]).exp_()
-        sums = group.all_sum(exponentials.sum(1), "row sum")
+        sums = z.new_zeros(z.shape[0], dtype=torch.float64)
+        for part in blocks(centers.shape[0]):
+            sums += z[:, part].sub_(maximum[:, None]).exp_().sum(1)
+        sums = group.all_sum(sums.to(z.dtype), "row sum")
 
         losses = sums[mine].log() + maximum[mine] - target.detach()
         right = (plain >= maximum[mine]).sum()
         totals = group.all_sum(torch.stack([losses.sum(), right.to(losses.dtype)]), "loss")
         head.accuracy = float(totals[1]) / x.shape[0]
-        ctx.save_for_backward(centers, exponentials, sums, scaled, x, mine, columns)
+        ctx.save_for_backward(centers, z, sums, scaled, x, mine, columns)
         ctx.inverse_norms, ctx.target, ctx.leaves = inverse_norms, target, (x_y, w_y)
         ctx.head, ctx.share = head, 1.0 / x.shape[0] if head.reduction == "mean" else 1.0
-        ctx.scale = margin.scale
+        ctx.scale, ctx.product = margin.scale, product
         return totals[0] * ctx.share
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         centers, e, sums, scaled, x, mine, columns = ctx.saved_tensors
-        margin, factor = ctx.head.margin, gradient * ctx.share
+        margin, factor, inverse_norms = ctx.head.margin, gradient * ctx.share, ctx.inverse_norms
         # Probabilities are e·r with r of each row: r goes to the smaller matrices instead.
         r = (factor / sums)[:, None]
         of_target = e[mine, columns] * r[mine, 0] - factor
         e[mine, columns] = 0.0
-        if ctx.inverse_norms is not None:
-            e *= ctx.inverse_norms
+        scaled_r = scaled * r
 
-        dx = _sum_over_classes(e, centers) * r * ctx.scale
+        dw = ctx.head._room(centers)
+        # float64 from block to block, or float32's error would grow with the classes.
+        total = x.new_zeros(x.shape, dtype=torch.float64)
+        of_block = torch.empty_like(x)
+        for part in blocks(centers.shape[0]):
+            rows, e_part, dw_part = centers[part], e[:, part], dw[part]
+            if inverse_norms is not None:
+                e_part *= inverse_norms[part]
+            total += ctx.product(e_part, rows, of_block)
+            ctx.product(e_part.t(), scaled_r, dw_part)
+            if inverse_norms is not None:
+                along = (rows * dw_part).sum(1, keepdim=True) * inverse_norms[part, None] ** 2
+                dw_part.addcmul_(rows, along, value=-1.0)
+        dx = total.to(x.dtype) * r * ctx.scale
         if margin.normalize_features:
             norms = x.norm(dim=1, keepdim=True).clamp_min(_TINY)
             unit = x / norms
             dx = (dx - unit * (unit * dx).sum(1, keepdim=True)) / norms
-        dw = _product(e.t(), scaled * r)
-        if ctx.inverse_norms is not None:
-            along = (centers * dw).sum(1, keepdim=True) * ctx.inverse_norms[:, None] ** 2
-            dw.addcmul_(centers, along, value=-1.0)
         if mine.numel():
             of_x, of_w = torch.autograd.grad(ctx.target, ctx.leaves, of_target)
             dx.index_add_(0, mine, of_x)
             dw.index_add_(0, columns, of_w)
         return ctx.head.group.reduce_scatter(dx, "feature gradient"), dw, None, None, None
+
+
+class _Product:
+    """out ← a·b in their own type; made under autocast, of factors rounded to its type."""
+
+    def __init__(self, device_type: str) -> None:
+        on = torch.is_autocast_enabled(device_type)
+        self._rounded = torch.get_autocast_dtype(device_type) if on else None
+
+    def __call__(self, a: Tensor, b: Tensor, out: Tensor) -> Tensor:
+        if self._rounded is None:
+            return torch.mm(a, b, out=out)
+        return out.copy_(a.to(self._rounded) @ b.to(self._rounded))
 
 
 def _target(margin: Margin, x: Tensor, w: Tensor) -> Tensor:
@@ -238,38 +276,11 @@ def _target(margin: Margin, x: Tensor, w: Tensor) -> Tensor:
 
 
 def _adapt(margin: AdaCos, cosines: Tensor, mine: Tensor, columns: Tensor, group: Group) -> None:
-    """Gives AdaCos two more scalars of each row, a block of classes at a time."""
+    """Gives AdaCos two more scalars of each row."""
     others = cosines.new_zeros(cosines.shape[0])
-    for block in cosines.split(_CAST_BLOCK, dim=1):
-        others += (block * margin.scale).exp_().sum(1)
+    for part in blocks(cosines.shape[1]):
+        others += (cosines[:, part] * margin.scale).exp_().sum(1)
     of_label = torch.zeros_like(others)
     of_label[mine] = cosines[mine, columns]
     others[mine] -= (of_label[mine] * margin.scale).exp()
     margin.adapt(group.all_sum(others, "AdaCos sum"), group.all_sum(of_label, "AdaCos cosine"))
-
-
-def _sum_over_classes(e: Tensor, centers: Tensor) -> Tensor:
-    """e·centers; float64 from block to block, or float32's error would grow with the classes."""
-    total = e.new_zeros(e.shape[0], centers.shape[1], dtype=torch.float64)
-    for of_block, rows in zip(e.split(_CAST_BLOCK, 1), centers.split(_CAST_BLOCK), strict=True):
-        total += _product(of_block, rows)
-    return total.to(e.dtype)
-
-
-def _product(a: Tensor, b: Tensor) -> Tensor:
-    """a·b in their type; under autocast of factors rounded to its type, a block at a time."""
-    kind = a.device.type
-    if not torch.is_autocast_enabled(kind):
-        return a @ b
-    rounded = torch.get_autocast_dtype(kind)
-    rows, inner = a.shape
-    out = a.new_zeros(rows, b.shape[1])
-    with torch.autocast(kind, enabled=False):
-        # The classes are the longest of the three: no second buffer of their size is made.
-        for i in range(0, rows, _CAST_BLOCK):
-            for k in range(0, inner, _CAST_BLOCK):
-                left = a[i : i + _CAST_BLOCK, k : k + _CAST_BLOCK].to(rounded)
-                for j in range(0, b.shape[1], _CAST_BLOCK):
-                    right = b[k : k + _CAST_BLOCK, j : j + _CAST_BLOCK].to(rounded)
-                    out[i : i + _CAST_BLOCK, j : j + _CAST_BLOCK] += left @ right
-    return out

@@ -25,6 +25,7 @@ from pyedge.errors import InvalidArgumentError, PyEdgeError, TrainingError
 from pyedge.trainer import checkpoint
 from pyedge.trainer.config import TrainConfig
 from pyedge.trainer.distributed import Group
+from pyedge.trainer.memory import keep_freed_memory
 from pyedge.trainer.train import Progress, TrainResult, train
 
 TIMEOUT = timedelta(seconds=40)  # for an answer from another rank during a step
@@ -188,6 +189,7 @@ def _rank(
     def progress(what: str, done: int, total: int) -> None:
         tell(progress=[what, done, total])
 
+    keep_freed_memory()
     torch.set_num_threads(threads)
     cuda = torch.cuda.device_count() >= ranks
     if cuda:

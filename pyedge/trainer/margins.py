@@ -21,7 +21,6 @@ class Margin(nn.Module):
 
     Attributes:
         normalize_features, normalize_centers: whether x̃ = x/‖x‖ and w̃ = w/‖w‖.
-        scale: s.
         adaptive: whether `adapt` sets the scale from the cosines of each batch.
     """
 
@@ -33,7 +32,12 @@ class Margin(nn.Module):
         super().__init__()
         if not (math.isfinite(scale) and scale > 0):
             raise InvalidArgumentError(f"scale is {scale}; expected a number above 0")
-        self.scale = scale
+        self._scale = scale
+
+    @property
+    def scale(self) -> float:
+        """s."""
+        return self._scale
 
     def target(self, cosine: Tensor, feature_norm: Tensor, center_norm: Tensor) -> Tensor:
         """The label's logit [n] from cos θ [n] and the norms of features and centres [n]."""
@@ -190,8 +194,13 @@ class AdaCos(_Cosine):
         if classes < 3:
             raise InvalidArgumentError(f"AdaCos over {classes} classes; expected at least 3")
         super().__init__(math.sqrt(2) * math.log(classes - 1))
-        self.register_buffer("adapted", torch.tensor(self.scale, dtype=torch.float64))
+        self.register_buffer("adapted", torch.tensor(self._scale, dtype=torch.float64))
         self.adapted: Tensor
+
+    @property
+    def scale(self) -> float:
+        """s of the last batch."""
+        return float(self.adapted)
 
     def adapt(self, other_exponentials: Tensor, cosine: Tensor) -> None:
         """Sets the scale for this batch: ln(B_avg) / cos(min(π/4, θ_med)) (eq. 15).
@@ -204,7 +213,6 @@ class AdaCos(_Cosine):
         average = other_exponentials.mean()
         median = _angle(cosine).median()
         self.adapted.copy_(torch.log(average) / torch.cos(median.clamp(max=math.pi / 4)))
-        self.scale = float(self.adapted)
 
 
 def _angle(cosine: Tensor) -> Tensor:

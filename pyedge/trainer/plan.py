@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from pyedge.errors import InvalidArgumentError
+from pyedge.trainer.blocks import BLOCK
 from pyedge.trainer.distributed import Group
 from pyedge.trainer.sync_batch_norm import synchronize_batch_norm
 
@@ -275,28 +276,29 @@ def _step(
     """What a step needs, and the most of it at one time.
 
     The head's backward pass has the activations of the backbone, the logits 4·B·r, the gradient of
-    the centres 4·r·d, as much again to project it (or less, without normalisation), and of the
-    features 4·d·(4·B + b): their own, gathered, normalized, scaled, and the gradient. After it the
-    optimizer has the gradient and, for AdamW, a denominator of its size; where only a part of the
-    classes is taken, copies of their centres (from the forward pass on) and of their state, each
-    4·r·d. Between the two the backbone's gradients are laid in one row, 4·P, to be summed.
+    the centres 4·r·d, of the features 4·d·(6·B + b): their own, gathered, scaled, these by the
+    factor of each row, the gradient of a block, and its sum in float64; and a block of k centres to
+    work on, 4·k·d. After it the optimizer has the gradient, such a block for AdamW, and where only
+    a part of the classes is taken, a block of their state; their centres are copied from the
+    forward pass on, 4·r·d. Between the two the backbone's gradients are laid in one row, 4·P, to
+    be summed.
     """
     rows = _FLOAT * taken * dim
     sampled = taken < shard
     needs = {
         "activations": cost.activation_base + cost.activation_bytes * batch,
         "logits": _FLOAT * ranks * batch * taken,
-        "features": _FLOAT * dim * (4 * ranks * batch + batch),
+        "features": _FLOAT * dim * (6 * ranks * batch + batch),
         "gradient of the centres": rows,
-        "its projection": rows,
+        "a block of centres": _FLOAT * min(taken, BLOCK) * dim,
         "centres taken": rows * sampled,
-        "their optimizer's work space": rows * (states * sampled + (states == 2)),
         "backbone gradients in a row": _FLOAT * cost.parameters * (ranks > 1),
     }
     gradient = needs["gradient of the centres"] + needs["centres taken"]
-    backward = sum(needs[n] for n in ("activations", "logits", "features", "its projection"))
-    later = max(needs["their optimizer's work space"], needs["backbone gradients in a row"])
-    return needs, gradient + max(backward, later)
+    block = needs["a block of centres"]
+    backward = needs["activations"] + needs["logits"] + needs["features"] + block
+    update = block * (states * sampled + (states == 2))
+    return needs, gradient + max(backward, update, needs["backbone gradients in a row"])
 
 
 class _Silent(Group):

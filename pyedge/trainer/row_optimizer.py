@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from pyedge.errors import InvalidArgumentError
+from pyedge.trainer.blocks import blocks
 from pyedge.trainer.head import ShardedHead
 
 
@@ -28,24 +29,25 @@ class RowOptimizer:
 
     @torch.no_grad()
     def step(self) -> None:
-        """Takes the gradient of the last backward pass, and clears it."""
+        """Takes the gradient of the last backward pass, whose memory goes back to the head."""
         index, leaf = self.head.rows()
         if leaf.grad is None:
             raise InvalidArgumentError("no gradient of the centres: call backward() before step()")
         self.steps += 1
-        centers = self.head.centers
-        if index is None:
-            self._update(centers, leaf.grad, self.state)
-        else:
-            rows, state = leaf.detach(), {name: s[index] for name, s in self.state.items()}
-            self._update(rows, leaf.grad, state)
-            centers[index] = rows
-            for name, values in state.items():
-                self.state[name][index] = values
+        rows = leaf.detach()
+        for part in blocks(rows.shape[0]):
+            chosen = part if index is None else index[part]  # values of an index are copies
+            state = {name: values[chosen] for name, values in self.state.items()}
+            self._update(rows[part], leaf.grad[part], state)
+            if index is not None:
+                self.head.centers[chosen] = rows[part]
+                for name, values in state.items():
+                    self.state[name][chosen] = values
+        self.head.give_back(leaf.grad)
         leaf.grad = None
 
     def _update(self, rows: Tensor, gradient: Tensor, state: dict[str, Tensor]) -> None:
-        """In place on rows and state; may overwrite the gradient."""
+        """In place on some rows and their state; may overwrite the gradient."""
         raise NotImplementedError
 
 

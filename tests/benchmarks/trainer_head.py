@@ -21,6 +21,7 @@ import torch
 from ranks import run_ranks
 
 from pyedge.trainer import CosFace, RowSGD, ShardedHead
+from pyedge.trainer.memory import keep_freed_memory
 
 RANKS = 2
 _heads: dict[tuple[int, int], tuple[ShardedHead, RowSGD]] = {}  # of this process
@@ -29,6 +30,7 @@ _heads: dict[tuple[int, int], tuple[ShardedHead, RowSGD]] = {}  # of this proces
 def steps(classes: int, dim: int, batch: int, count: int) -> dict[str, float]:
     """Seconds of a step on this rank: forward, backward, update of the rows; of a global batch."""
     if (classes, dim) not in _heads:
+        keep_freed_memory()  # as every rank of a training does
         head = ShardedHead(classes, dim, CosFace(16.0, 0.2))
         cpus = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, {cpus[head.group.rank % len(cpus)]})

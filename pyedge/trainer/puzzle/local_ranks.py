@@ -16,6 +16,7 @@ import torch.multiprocessing as mp
 
 from pyedge.cli import output
 from pyedge.trainer.distributed import Group
+from pyedge.trainer.memory import keep_freed_memory
 from pyedge.trainer.puzzle.compare import Comparison, compare
 from pyedge.trainer.puzzle.problem import Puzzle
 from pyedge.trainer.puzzle.sharded import sharded, share_of_batch
@@ -52,6 +53,7 @@ def _rank(
     dtype: torch.dtype,
     progress: bool,
 ) -> None:
+    keep_freed_memory()
     torch.set_num_threads(threads)
     dist.init_process_group(
         "gloo", f"file://{folder}/meeting", _TIMEOUT, rank=rank, world_size=ranks
