@@ -130,6 +130,74 @@ def test_resume_at_any_world_size(
             assert losses == pytest.approx(straight[5:], rel=1e-12)
 
 
+def begin(config: TrainConfig, dtype: torch.dtype) -> tuple[int, dict[str, Any]]:
+    trainer = Trainer(config, load_data(config, Group())[1], 10, Group(), dtype)
+    before = trainer.head.centers.detach().clone()
+    taken = trainer.begin_from(Path(config.init))
+    return taken, {
+        "names": [trainer.names[label] for label in trainer.head.own],
+        "before": before,
+        "centers": trainer.head.centers.detach(),
+        "network": trainer.backbone.state_dict(),
+        "steps": (trainer.step, trainer.rows.steps),
+    }
+
+
+def test_begins_with_the_weights_of_another_run(faces: str, tmp_path: Path) -> None:
+    """Of people known by name, over any number of ranks; the others begin anew."""
+    first = train(description(faces, steps=2), tmp_path / "first").checkpoint
+    source = checkpoint.Checkpoint(first)
+    names = source.label_names()
+    centers = source.rows(range(PEOPLE))["centers"]
+    assert names is not None
+    others = tmp_path / "others"
+    others.mkdir()
+    write_faces(others, 5, 2)
+    for path in others.glob("Person[01]_*"):  # whom the first run has not seen
+        path.rename(path.with_name(f"Some{path.name}"))
+    config = description(str(others), init=str(first))
+    for count in (1, 2, 4):
+        results = run_ranks(count, begin, config, torch.float64)
+        for taken, rank in results:
+            assert taken == 3
+            assert rank["steps"] == (0, 0)
+            for name, value in source.backbone("network/").items():
+                assert rank["network"][name].equal(value.to(rank["network"][name].dtype)), name
+            for name, before, now in zip(
+                rank["names"], rank["before"], rank["centers"], strict=True
+            ):
+                there = name in names
+                assert now.equal(centers[names.index(name)].double() if there else before)
+
+
+def test_init_of_a_run(faces: str, tmp_path: Path) -> None:
+    """Named in the description beside the data; a run that has a checkpoint goes on from that."""
+    train(description(faces, steps=2), tmp_path / "first")
+    toml = tmp_path / "run.toml"
+    toml.write_text(
+        f'data = ["{faces}"]\ninit = "first"\nbackbone = "iresnet10"\nwidth = 4\nsize = 16\n'
+        "features = 8\nbatch = 8\nsteps = 1\nlr = 1e-9\n"
+    )
+    config = TrainConfig.from_toml(toml)
+    result = train(config, tmp_path / "second")
+    assert result.centers_taken == PEOPLE
+    first, second = (
+        checkpoint.Checkpoint(checkpoint.find(tmp_path / name)) for name in ("first", "second")
+    )
+    assert "init" not in second.manifest.config
+    everybody = range(PEOPLE)
+    torch.testing.assert_close(
+        second.rows(everybody)["centers"], first.rows(everybody)["centers"], rtol=0, atol=1e-6
+    )
+    again = train(dataclasses.replace(config, steps=2), tmp_path / "second")
+    assert again.centers_taken is None
+    other = dataclasses.replace(config, features=4, init=str(tmp_path / "first"))
+    with pytest.raises(CheckpointError, match=r"to 8 features.* expected .* 16 pixels to 4"):
+        train(other, tmp_path / "third")
+    with pytest.raises(CheckpointError, match="nowhere: is no checkpoint"):
+        train(dataclasses.replace(config, init=str(tmp_path / "nowhere")), tmp_path / "third")
+
+
 def test_run_to_the_end(faces: str, tmp_path: Path) -> None:
     config = description(faces, epochs=6, steps=0, checkpoint_every=10, keep=2)
     seen = []

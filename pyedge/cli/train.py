@@ -35,6 +35,12 @@ def train(
             "person_number; or a folder of shards. May be given repeatedly.",
         ),
     ] = None,
+    init: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CHECKPOINT", help="Begin with the weights of another run, or of an import."
+        ),
+    ] = None,
     backbone: Annotated[
         str | None, typer.Option(help="mobilefacenet or iresnet18, 34, 50, 100.")
     ] = None,
@@ -69,6 +75,7 @@ def train(
     process is a rank. Interrupted, it leaves a checkpoint.
     """
     given: dict[str, Any] = {
+        "init": init,
         "backbone": backbone,
         "loss": loss,
         "batch": batch,
@@ -106,6 +113,9 @@ def train(
         f"{result.steps} of {result.total_steps} steps over {result.classes} classes {done}: "
         f"{result.seconds:.0f} s, {result.images_per_second:.0f} images/s"
     )
+    if result.centers_taken is not None:
+        taken = f"{result.centers_taken} of {result.classes}"
+        screen.print(f"began with the network of {described.init} and {taken} class centres")
     screen.print(f"loss {result.loss:.3f}, accuracy {result.accuracy:.1%} (training, last epoch)")
     screen.print(f"checkpoint: {result.checkpoint}\ncurve: {out / 'curve.png'}")
 

@@ -7,7 +7,7 @@ import math
 import os
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,7 @@ class TrainConfig:
 
     Attributes:
         data: folders of identities (see `FaceFolder`), or one folder of shards.
+        init: a checkpoint (or run) whose weights this run begins with; see `Trainer.begin_from`.
         min_images: identities with fewer are left out.
         hold_out: share of the identities that are kept out of training, by their names.
         backbone, features, width, size, dropout: the network; see `backbones.backbone`.
@@ -68,6 +69,7 @@ class TrainConfig:
     """
 
     data: tuple[str, ...] = ()
+    init: str = ""
     min_images: int = 1
     hold_out: float = 0.0
     backbone: str = "mobilefacenet"
@@ -168,7 +170,7 @@ class TrainConfig:
 
     @classmethod
     def from_toml(cls, path: str | os.PathLike[str]) -> TrainConfig:
-        """Of a TOML file; folders of `data` are relative to it.
+        """Of a TOML file; the folders `data` and `init` are relative to it.
 
         Raises:
             InvalidArgumentError: the file cannot be read, is no TOML, or `from_dict` refuses it.
@@ -184,18 +186,18 @@ class TrainConfig:
             config = cls.from_dict(values)
         except InvalidArgumentError as error:
             raise InvalidArgumentError(f"{path}: {error}") from error
-        beside = tuple(str(Path(path).parent / folder) for folder in config.data)
-        return cls(**{**_shallow(config), "data": beside})
+        parent = Path(path).parent
+        return replace(
+            config,
+            data=tuple(str(parent / folder) for folder in config.data),
+            init=config.init and str(parent / config.init),
+        )
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON, without the folders of the data: a checkpoint holds no paths."""
+        """Plain values for JSON, without `data` and `init`: a checkpoint holds no paths."""
         values = asdict(self)
-        del values["data"]
+        del values["data"], values["init"]
         return values
-
-
-def _shallow(config: TrainConfig) -> dict[str, Any]:
-    return {spec.name: getattr(config, spec.name) for spec in fields(config)}
 
 
 def _check_kinds(cls: type, values: Mapping[str, Any]) -> None:

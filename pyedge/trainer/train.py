@@ -20,6 +20,7 @@ from pyedge.errors import CheckpointError, InvalidArgumentError, PyEdgeError, Tr
 from pyedge.files import write_atomically
 from pyedge.trainer import checkpoint
 from pyedge.trainer.backbones import backbone
+from pyedge.trainer.blocks import blocks
 from pyedge.trainer.center_loss import CenterLoss
 from pyedge.trainer.config import TrainConfig
 from pyedge.trainer.curve import LogEntry, read_log
@@ -37,6 +38,7 @@ from pyedge.trainer.data import (
 )
 from pyedge.trainer.data.shards import INDEX
 from pyedge.trainer.distributed import Group
+from pyedge.trainer.export import load_backbone
 from pyedge.trainer.head import ShardedHead
 from pyedge.trainer.manifest import CENTERS, Manifest, Network
 from pyedge.trainer.metric_losses import contrastive_loss, triplet_loss
@@ -61,6 +63,8 @@ class TrainResult:
         steps: done, of all runs into this folder together.
         loss, accuracy: means over the last epoch or what there was of it; NaN without a step.
         finished: False where it was interrupted.
+        centers_taken: class centres that the run began with; None where it began with no
+            checkpoint's weights (`init`), or went on from its own.
     """
 
     checkpoint: Path
@@ -72,6 +76,7 @@ class TrainResult:
     images_per_second: float
     seconds: float
     finished: bool
+    centers_taken: int | None
 
 
 class Trainer:
@@ -94,6 +99,7 @@ class Trainer:
         self.config, self.names, self.group = config, names, group
         self.patient = group.patient()
         self.total_steps, self.step = total_steps, 0
+        self._network = Network(config.backbone, config.features, config.size, config.width)
         cuda = torch.cuda.is_available()
         self.device = (
             torch.device("cuda", torch.cuda.current_device()) if cuda else torch.device("cpu")
@@ -187,7 +193,7 @@ class Trainer:
             step=self.step,
             partition=self.head.partition,
             dim=config.features,
-            network=Network(config.backbone, config.features, config.size, config.width),
+            network=self._network,
             preprocessing=asdict(trained_metadata(config.size)),
             config=config.to_dict(),
             training={"total_steps": self.total_steps, "row_steps": self.rows.steps},
@@ -238,6 +244,48 @@ class Trainer:
         self.step = source.manifest.step
         self.rows.steps = int(source.manifest.training.get("row_steps", self.step))
 
+    def begin_from(self, path: Path, progress: Progress | None = None) -> int:
+        """Takes over weights of another run's checkpoint: the backbone's, and class centres.
+
+        A class takes the centre that has its name there. Where the checkpoint has no names (an
+        import) but as many classes as this run, they are taken to be the same. All other centres
+        begin anew, and so do steps and optimizers. Every rank calls it.
+
+        Returns:
+            How many classes of all ranks took their centre.
+
+        Raises:
+            CheckpointError: it is damaged, or of another network.
+        """
+        source = checkpoint.Checkpoint(path)
+        theirs, ours = source.manifest.network, self._network
+        if theirs != ours or source.manifest.dim != self.head.dim:
+            raise CheckpointError(
+                f"{path}: has {theirs.name} of width {theirs.width}, {theirs.size} pixels to "
+                f"{theirs.features} features, centres of {source.manifest.dim}; expected "
+                f"{ours.name} of width {ours.width}, {ours.size} pixels to {ours.features}"
+            )
+        self.backbone.load_state_dict(load_backbone(source).state_dict())
+        places = self._places_in(source)
+        for part in blocks(source.manifest.classes):
+            rows = ((places >= part.start) & (places < part.stop)).nonzero().squeeze(1)
+            if rows.numel():
+                there = source.rows(range(part.start, part.stop), [CENTERS], progress)[CENTERS]
+                taken = there[places[rows] - part.start].to(self.head.centers)
+                self.head.centers.data[rows.to(self.device)] = taken
+        count = (places >= 0).sum().to(self.device)
+        return int(self.group.all_sum(count, "centres taken"))
+
+    def _places_in(self, source: checkpoint.Checkpoint) -> Tensor:
+        """Which class of the checkpoint each of this rank's is, int64; −1 where none."""
+        own = self.head.own
+        names = source.label_names()
+        if names is None:
+            same = source.manifest.classes == len(self.names)
+            return torch.arange(own.start, own.stop) if same else torch.full((len(own),), -1)
+        label_of = {name: label for label, name in enumerate(names)}
+        return torch.tensor([label_of.get(self.names[label], -1) for label in own])
+
     def _check_same_run(self, source: checkpoint.Checkpoint, path: Path) -> None:
         ours = json.loads(json.dumps(self.config.to_dict()))
         theirs = source.manifest.config
@@ -279,6 +327,8 @@ def train(
 ) -> TrainResult:
     """Trains on this rank, from the last checkpoint in `run` if there is one; all ranks call it.
 
+    Without one it begins with the weights of `config.init`, if that is given.
+
     Writes checkpoints and `log.jsonl` into `run`. An interrupt (SIGINT, SIGTERM) on any rank ends
     all of them after the step, with a checkpoint.
 
@@ -293,8 +343,11 @@ def train(
     total = config.steps or max(1, round(config.epochs * per_epoch))
     trainer = Trainer(config, names, total, group)
     last = checkpoint.latest(run)
+    taken = None
     if last is not None:
         trainer.load(last, progress)
+    elif config.init:
+        taken = trainer.begin_from(checkpoint.find(Path(config.init)), progress)
     log = _Log(run / LOG, trainer.step, group.rank == 0)
     trainer.patient.barrier()  # reading took each its time
     started, first = time.monotonic(), trainer.step
@@ -329,6 +382,7 @@ def train(
         (trainer.step - first) * config.batch / max(seconds, 1e-9),
         seconds,
         trainer.step >= total,
+        taken,
     )
 
 
