@@ -65,7 +65,7 @@ class SmallNet(nn.Module):
         super().__init__()
         self.stem = backbones.ConvBlock(3, 16, 3, 2, 1)
         self.blocks = nn.Sequential(
-            backbones.Bottleneck(16, 16, 2, 1),
+            backbones.Bottleneck(16, 32, 16, 1),
             backbones.IResNetBlock(16, 24, 2),
             backbones.IResNetBlock(24, 24, 1),
         )

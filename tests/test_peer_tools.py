@@ -34,8 +34,9 @@ SHAPE = (1, 3, 32, 32)
 def small_network(kind: str) -> nn.Module:
     if kind == "iresnet":
         return randomize(IResNet((1, 1, 1, 1), features=16, width=8, size=32))
-    layers = [nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU6(), Bottleneck(8, 8, 2, 1), Bottleneck(8, 12, 2, 2)]
-    return randomize(nn.Sequential(*layers, nn.Conv2d(12, 6, 8), nn.Flatten()))
+    first = nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU6()
+    bottlenecks = Bottleneck(8, 16, 8, 1), Bottleneck(8, 16, 12, 2)
+    return randomize(nn.Sequential(*first, *bottlenecks, nn.Conv2d(12, 6, 8), nn.Flatten()))
 
 
 def quantized(tmp_path: Path, kind: str) -> tuple[Graph, np.ndarray, np.ndarray]:

@@ -17,72 +17,23 @@ from typing import Any
 
 import pytest
 import torch
+from arcface_networks import FEATURES, THEIRS
 from models import randomize
 from torch import nn
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
+from pyedge import Session
 from pyedge.cli.app import app
 from pyedge.errors import CheckpointError, UnsupportedError
 from pyedge.trainer import arcface_torch
 from pyedge.trainer.arcface_torch import import_checkpoint
-from pyedge.trainer.backbones import IRESNET_REPEATS, backbone
+from pyedge.trainer.backbones import NAMES, backbone
 from pyedge.trainer.checkpoint import Checkpoint
 from pyedge.trainer.export import load_backbone, metadata
 from pyedge.trainer.partition import Partition
 from pyedge.trainer.torch_file import TorchFile
 
-FEATURES, CLASSES = 8, 7
-
-
-class TheirBlock(nn.Module):
-    """A block with the names that arcface_torch gives its parts."""
-
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
-        super().__init__()
-        self.bn1 = nn.BatchNorm2d(inputs)
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, 1, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(outputs)
-        self.prelu = nn.PReLU(outputs)
-        self.conv2 = nn.Conv2d(outputs, outputs, 3, stride, 1, bias=False)
-        self.bn3 = nn.BatchNorm2d(outputs)
-        self.downsample: nn.Module | None = None
-        if stride != 1:
-            conv = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
-            self.downsample = nn.Sequential(conv, nn.BatchNorm2d(outputs))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y = self.bn2(self.conv1(self.bn1(x)))
-        y = self.bn3(self.conv2(self.prelu(y)))
-        return y + (x if self.downsample is None else self.downsample(x))
-
-
-class TheirIResNet(nn.Module):
-    """IResNet with the names that arcface_torch gives its layers."""
-
-    def __init__(self, depth: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(3, 64, 3, 1, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(64)
-        self.prelu = nn.PReLU(64)
-        channels = 64
-        for stage, count in enumerate(IRESNET_REPEATS[depth]):
-            outputs = 64 << stage
-            blocks = [
-                TheirBlock(channels if i == 0 else outputs, outputs, 1 if i else 2)
-                for i in range(count)
-            ]
-            self.add_module(f"layer{stage + 1}", nn.Sequential(*blocks))
-            channels = outputs
-        self.bn2 = nn.BatchNorm2d(512)
-        self.dropout = nn.Dropout(0.0)
-        self.fc = nn.Linear(512 * 7 * 7, FEATURES)
-        self.features = nn.BatchNorm1d(FEATURES)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = self.prelu(self.bn1(self.conv1(x)))
-        for stage in range(1, 5):
-            x = self.get_submodule(f"layer{stage}")(x)
-        return self.features(self.fc(self.bn2(x).flatten(1)))
+CLASSES = 7
 
 
 class Scheduler:
@@ -132,15 +83,26 @@ def their_centers(sizes: tuple[int, ...] = (4, 3)) -> list[torch.Tensor]:
     return [torch.randn(size, FEATURES, generator=generator) for size in sizes]
 
 
-def test_features_and_centres_are_theirs(tmp_path: Path) -> None:
-    model, centers = randomize(TheirIResNet(18), 1), their_centers()
+def cli(*arguments: object) -> Result:
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert result.exit_code == 0, result.output
+    return result
+
+
+def relative(found: torch.Tensor, expected: torch.Tensor) -> float:
+    """The largest error of a feature, as a share of its length."""
+    return float(((found - expected).norm(dim=1) / expected.norm(dim=1)).max())
+
+
+@pytest.mark.parametrize("name", ["iresnet18", "mbf", "mbf_large"])
+def test_features_and_centres_are_theirs(tmp_path: Path, name: str) -> None:
+    model, centers = randomize(THEIRS[name](), 1), their_centers()
     mark = tmp_path / "evil"
     their_files(tmp_path, model, centers, state_lr_scheduler=Evil(mark))
     with pytest.raises(pickle.UnpicklingError, match="Weights only load failed"):
         torch.load(tmp_path / "checkpoint_gpu_0.pt", weights_only=True)
-    out = tmp_path / "out"
-    result = CliRunner().invoke(app, ["shards", "import", str(tmp_path), "-o", str(out), "--json"])
-    assert result.exit_code == 0, result.output
+    out, native = tmp_path / "out", tmp_path / "network.pye"
+    result = cli("shards", "import", tmp_path, "-o", out, "--json")
     assert not mark.exists(), "the file's code was run"
     found = json.loads(result.stdout)
     assert (found["step"], found["world_size"], found["classes"]) == (250, 2, CLASSES)
@@ -148,23 +110,30 @@ def test_features_and_centres_are_theirs(tmp_path: Path) -> None:
     assert checkpoint.manifest.partition == Partition((4, 3))
     assert checkpoint.manifest.training == {"epoch": 2}
     assert torch.equal(checkpoint.rows(range(CLASSES))["centers"], torch.cat(centers))
-    ours = load_backbone(checkpoint)
-    x = torch.randn(1, 3, 112, 112)
+    cli("convert", out, "-o", native)
+    x = torch.randn(2, 3, 112, 112, generator=torch.Generator().manual_seed(3))
     with torch.no_grad():
-        torch.testing.assert_close(ours(x), model(x))
+        theirs, ours = model(x), load_backbone(checkpoint)(x)
+    assert relative(ours, theirs) <= 1e-5
+    assert relative(torch.from_numpy(Session(native).run(x.numpy())[0]), theirs) <= 1e-4
     about = metadata(checkpoint)
-    assert (about.color, about.mean, about.model_name) == ("rgb", (127.5,) * 3, "iresnet18")
+    assert (about.color, about.mean, about.model_name) == ("rgb", (127.5,) * 3, name)
 
 
-@pytest.mark.parametrize("depth", sorted(IRESNET_REPEATS))
-def test_every_tensor_of_theirs_has_a_name_here(depth: int) -> None:
+@pytest.mark.parametrize("name", NAMES)
+def test_every_tensor_of_theirs_has_a_name_here(name: str) -> None:
     with torch.device("meta"):
-        theirs = TheirIResNet(depth).state_dict()
-        ours = backbone(f"iresnet{depth}", FEATURES).state_dict()
-    names = dict(arcface_torch._names(IRESNET_REPEATS[depth], ours))
+        theirs = THEIRS[name]().state_dict()
+        ours = backbone(name, FEATURES).state_dict()
+    stem = theirs.get("layers.0.layers.0.weight")
+    found = arcface_torch._recognise(Path(), theirs, () if stem is None else tuple(stem.shape))
+    assert found.name == name
+    names = found.names(ours)
     assert names.keys() == theirs.keys()
     assert sorted(names.values()) == sorted(ours)
-    assert all(theirs[name].shape == ours[names[name]].shape for name in theirs)
+    for key, tensor in theirs.items():
+        assert (key == found.last) or tensor.shape == ours[names[key]].shape
+    assert theirs[found.last].shape == ours[names[found.last]].shape[:2]
 
 
 def save_small(path: Path, protocol: int = 2, **changes: Any) -> dict[str, Any]:
@@ -512,7 +481,7 @@ FOLDERS: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda f: torch.save({"weight": torch.ones(1)}, f / "checkpoint_gpu_1.pt"),
         r"gpu_1\.pt: state_dict_softmax_fc is missing; expected .* save_all_states",
     ),
-    "another network": (lambda f: None, r"is no IResNet of depth .*18, 34, 50, 100"),
+    "another network": (lambda f: None, r"is none of mobilefacenet, mbf, mbf_large, iresnet"),
 }
 
 
@@ -530,19 +499,62 @@ def test_folders_that_are_not_one_run(tmp_path: Path, case: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("name", "change", "words"),
     [
-        ({"extra": torch.ones(1)}, "extra is not known in iresnet18"),
-        ({"features.bias": None}, "features.bias is missing in iresnet18"),
-        ({"bn1.weight": torch.ones(3)}, r"bn1.weight is F32 \[3\]; iresnet18 has \[64\]"),
+        ("iresnet18", {"extra": torch.ones(1)}, "extra is not known in iresnet18"),
+        ("iresnet18", {"features.bias": None}, "features.bias is missing in iresnet18"),
+        (
+            "iresnet18",
+            {"bn1.weight": torch.ones(3)},
+            r"bn1.weight is F32 \[3\]; iresnet18 has \[64\]",
+        ),
+        (
+            "iresnet18",
+            {"layer1.2.bn1.weight": torch.ones(64)},
+            r"is none of .*iresnet100: it has \[3, 2, 2, 2\] blocks of an IResNet",
+        ),
+        ("mbf", {"extra": torch.ones(1)}, "extra is not known in mbf"),
+        ("mbf", {"conv_sep.layers.2.weight": None}, "conv_sep.layers.2.weight is missing in mbf"),
+        ("mbf", {"layers.1.layers.0.weight": None}, "layers.1.layers.0.weight is missing in mbf"),
+        (
+            "mbf",
+            {"layers.0.layers.1.weight": torch.ones(64)},
+            r"layers.0.layers.1.weight is F32 \[64\]; mbf has \[128\]",
+        ),
+        (
+            "mbf",
+            {"layers.0.layers.0.weight": torch.ones(128, 3, 1, 1)},
+            r"layers.0.layers.0.weight is F32 \[128, 3, 1, 1\]; mbf has \[128, 3, 3, 3\]",
+        ),
+        (
+            "mbf",
+            {"layers.0.layers.0.weight": torch.ones(192, 3, 3, 3)},
+            r"is none of .*\[0, 4, 6, 2\] of a MobileFaceNet whose .* is \[192, 3, 3, 3\]",
+        ),
+        (
+            "mbf_large",
+            {"layers.7.layers.3.layers.0.layers.0.weight": None},
+            r"is none of .*\[2, 8, 12, 3\] of a MobileFaceNet whose .* is \[256, 3, 3, 3\]",
+        ),
+        (
+            "mbf_large",
+            {"features.layers.2.weight": torch.ones(FEATURES, 512, 1, 1)},
+            r"features.layers.2.weight is \[8, 512, 1, 1\]",
+        ),
     ],
 )
-def test_another_backbone_is_named(tmp_path: Path, change: dict[str, Any], words: str) -> None:
+def test_another_backbone_is_named(
+    tmp_path: Path, name: str, change: dict[str, Any], words: str
+) -> None:
     with torch.device("meta"):
-        state = TheirIResNet(18).state_dict()
-    small = {name: torch.zeros(()).expand(t.shape) for name, t in state.items()}
-    for name in ("conv1.weight", "bn1.weight", "fc.weight"):
-        small[name] = torch.zeros(state[name].shape)
+        state = THEIRS[name]().state_dict()
+    # Small: a tensor that is looked at has its numbers, any other a single one.
+    stem = ("conv1.weight", "bn1.weight", "layers.0.layers.0.weight")
+    last = ("fc.weight", "features.layers.2.weight")
+    small = {
+        key: torch.zeros(t.shape) if key in stem + last else torch.zeros(()).expand(t.shape)
+        for key, t in state.items()
+    }
     small |= change
     path = tmp_path / "checkpoint_gpu_0.pt"
     save_small(path, state_dict_backbone={k: v for k, v in small.items() if v is not None})

@@ -88,7 +88,9 @@ def crops(assets: Path) -> np.ndarray:
     return np.stack([load_image(file) for file in files])
 
 
-@pytest.mark.parametrize(("name", "count"), [("mobilefacenet", 100), ("iresnet18", 6)])
+@pytest.mark.parametrize(
+    ("name", "count"), [("mobilefacenet", 100), ("mbf", 30), ("mbf_large", 12), ("iresnet18", 6)]
+)
 def test_features_of_faces_survive_the_way_to_native_fp32(
     tmp_path: Path, crops: np.ndarray, name: str, count: int
 ) -> None:

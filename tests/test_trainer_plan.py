@@ -160,7 +160,7 @@ def test_wire() -> None:
     assert few.wire == many.wire, "nothing grows with the classes"
 
 
-@pytest.mark.parametrize("name", ["mobilefacenet", "iresnet18"])
+@pytest.mark.parametrize("name", ["mobilefacenet", "mbf", "iresnet18"])
 def test_backbone_matches_a_run(name: str) -> None:
     cost, images, size = backbone_cost(name, 32, size=48), 5, 48
     network = backbone(name, 32, size).train()

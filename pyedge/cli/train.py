@@ -42,7 +42,8 @@ def train(
         ),
     ] = None,
     backbone: Annotated[
-        str | None, typer.Option(help="mobilefacenet or iresnet18, 34, 50, 100.")
+        str | None,
+        typer.Option(help="mobilefacenet, mbf, mbf_large, or iresnet10, 18, 34, 50, 100."),
     ] = None,
     loss: Annotated[
         str | None,

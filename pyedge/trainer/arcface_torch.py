@@ -6,29 +6,30 @@ this rank's `weight` [classes, dim], and the states of optimizer and schedule. T
 backbone, class centres and step; the optimizer's state is not. A checkpoint does not say how many
 ranks there were: that the last ones are missing can be seen only where shards differ in size.
 
-The backbone is an IResNet (`backbones/iresnet.py` there), layer for layer the one here. Pixels are
-normalised as `dataset.py` there does: RGB, 0…255 to −1…1.
+The backbone is an IResNet or a MobileFaceNet (`backbones/iresnet.py`, `mobilefacenet.py` there),
+layer for layer the one here. Pixels are normalised as `dataset.py` there does: RGB, 0…255 to −1…1.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from pyedge.errors import CheckpointError, UnsupportedError
-from pyedge.trainer.backbones import IRESNET_REPEATS, backbone
+from pyedge.trainer.backbones import IRESNET_REPEATS, MOBILEFACENETS, NAMES, WIDTH, backbone
 from pyedge.trainer.checkpoint import NETWORK, new_folder
 from pyedge.trainer.manifest import BACKBONE, CENTERS, MAX_RANKS, Manifest, Network, shard_file
 from pyedge.trainer.partition import Partition
 from pyedge.trainer.tensor_file import Format, Meter, Progress, write_tensors
 from pyedge.trainer.torch_file import StoredTensor, TorchFile
 
-SIZE = 112  # pixels; the only size that its IResNet takes
+SIZE = 112  # pixels; the only size that its networks take
 PREPROCESSING = {
     "color": "rgb",
     "input_size": [SIZE, SIZE],
@@ -38,9 +39,12 @@ PREPROCESSING = {
 }
 _FILE = re.compile(r"checkpoint_gpu_(\d{1,6})\.pt")
 _BLOCK = re.compile(r"layer([1-4])\.(\d{1,3})\.bn1\.weight")
+_BOTTLENECK = re.compile(r"layers\.([1357])\.layers\.(\d{1,3})\.layers\.0\.layers\.0\.weight")
+# Weights: the last layer of an IResNet; the first and the last of a MobileFaceNet.
+_FC, _STEM, _LINEAR = "fc.weight", "layers.0.layers.0.weight", "features.layers.2.weight"
 _MOST_STEPS = 1 << 53
-# Parts of a block there, and where they are in `IResNetBlock`.
-_PARTS = {
+# Parts of a block there, and where they are in `IResNetBlock`, in `ConvBlock` and in `Bottleneck`.
+_BLOCK_PARTS = {
     "bn1": "layers.0",
     "conv1": "layers.1",
     "bn2": "layers.2",
@@ -49,6 +53,12 @@ _PARTS = {
     "bn3": "layers.5",
     "downsample.0": "shortcut.0",
     "downsample.1": "shortcut.1",
+}
+_CONV_PARTS = {f"layers.{part}": f"{part}" for part in range(3)}
+_BOTTLENECK_PARTS = {
+    f"layers.{conv}.{theirs}": f"layers.{conv}.{ours}"
+    for conv in range(3)
+    for theirs, ours in _CONV_PARTS.items()
 }
 
 
@@ -63,7 +73,7 @@ def import_checkpoint(source: Path, out: Path, progress: Progress | None = None)
     Raises:
         CheckpointError: a file is missing or damaged, files are of different steps or runs, `out`
             exists or cannot be written.
-        UnsupportedError: another backbone than IResNet-18/34/50/100, or what cannot be read
+        UnsupportedError: another backbone than those of `backbones.NAMES`, or what cannot be read
             without running the file.
     """
     ranks = [_Rank(path) for path in _files(source)]
@@ -164,53 +174,117 @@ def _partition(ranks: list[_Rank]) -> Partition:
     return partition
 
 
+@dataclass(frozen=True)
+class _Theirs:
+    """A network as it is there.
+
+    Attributes:
+        name: of the same network here.
+        last: their name of the weight [features, inputs] of the last layer. A fully connected one,
+            it may be a 1×1 convolution here: the same numbers, in the shape of that.
+        layers: their name of each layer, by the one here.
+    """
+
+    name: str
+    last: str
+    layers: Mapping[str, str]
+
+    def names(self, ours: Iterable[str]) -> dict[str, str]:
+        """Our name of each tensor, by theirs."""
+        result = {}
+        for name in ours:
+            layer, _, leaf = name.rpartition(".")
+            result[f"{self.layers[layer]}.{leaf}"] = name
+        return result
+
+
 def _backbone(rank: _Rank) -> tuple[Network, dict[str, StoredTensor]]:
     """The network, and its tensors by the names that they have here."""
     path, state = rank.file.path, rank.backbone()
-    blocks = [0, 0, 0, 0]
-    for match in filter(None, map(_BLOCK.fullmatch, state)):
-        blocks[int(match[1]) - 1] += 1
-    depth = next((d for d, repeats in IRESNET_REPEATS.items() if [*repeats] == blocks), None)
-    if depth is None or "fc.weight" not in state:
-        raise UnsupportedError(
-            f"{path}: state_dict_backbone is no IResNet of depth "
-            f"{', '.join(map(str, IRESNET_REPEATS))}: it has {blocks} blocks of that kind"
-        )
-    shape = rank.file.tensor(state["fc.weight"], "state_dict_backbone: fc.weight").shape
+
+    def stored(name: str) -> StoredTensor:
+        return rank.file.tensor(state[name], f"state_dict_backbone: {name}")
+
+    theirs = _recognise(path, state.keys(), stored(_STEM).shape if _STEM in state else ())
+    shape = stored(theirs.last).shape
     if len(shape) != 2 or not 1 <= shape[0] <= 1 << 20:
-        raise CheckpointError(f"{path}: state_dict_backbone: fc.weight is {list(shape)}")
-    network = Network(f"iresnet{depth}", shape[0], SIZE)
+        raise CheckpointError(f"{path}: state_dict_backbone: {theirs.last} is {list(shape)}")
+    network = Network(theirs.name, shape[0], SIZE)
     with torch.device("meta"):
         expected = backbone(network.name, network.features, SIZE).state_dict()
-    names = dict(_names(IRESNET_REPEATS[depth], expected))
-    for theirs in sorted(names.keys() ^ state.keys()):
-        has = "is missing" if theirs in names else "is not known"
-        raise UnsupportedError(f"{path}: state_dict_backbone: {theirs:.80} {has} in {network.name}")
+    names = theirs.names(expected)
+    for name in sorted(names.keys() ^ state.keys()):
+        has = "is missing" if name in names else "is not known"
+        raise UnsupportedError(f"{path}: state_dict_backbone: {name:.80} {has} in {network.name}")
     result = {}
-    for theirs, ours in names.items():
-        what = f"state_dict_backbone: {theirs}"
-        tensor = rank.file.tensor(state[theirs], what)
-        if tensor.shape != expected[ours].shape:
+    for name, ours in names.items():
+        tensor, ours_shape = stored(name), tuple(expected[ours].shape)
+        shape = ours_shape[:2] if name == theirs.last else ours_shape
+        if tensor.shape != shape:
             raise CheckpointError(
-                f"{path}: {what} is {tensor}; {network.name} has {list(expected[ours].shape)}"
+                f"{path}: state_dict_backbone: {name} is {tensor}; {network.name} has {list(shape)}"
             )
-        result[NETWORK + ours] = tensor
+        result[NETWORK + ours] = replace(tensor, shape=ours_shape)
     return network, result
 
 
-def _names(repeats: tuple[int, ...], ours: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Their name and ours of each tensor."""
-    prefixes = {"layers.0.0": "conv1", "layers.0.1": "bn1", "layers.0.2": "prelu"}
+def _recognise(path: Path, names: Collection[str], stem: tuple[int, ...]) -> _Theirs:
+    """The network that has tensors of these names, as far as known ones differ in them.
+
+    Args:
+        stem: the shape of the tensor `_STEM`, () without: names alone do not tell a scale.
+    """
+    repeats = _count(_BLOCK, "1234", names)
+    for depth, known in IRESNET_REPEATS.items():
+        if repeats == known and _FC in names:
+            return _Theirs(f"iresnet{depth}", _FC, _iresnet_layers(repeats))
+    first, *others = _count(_BOTTLENECK, "1357", names)
+    blocks = (first or 1, *others)  # a single one is a convolution
+    for name, (scale, known) in MOBILEFACENETS.items():
+        if blocks == known and stem[:1] == (WIDTH * scale,) and _LINEAR in names:
+            return _Theirs(name, _LINEAR, _mobilefacenet_layers(blocks))
+    raise UnsupportedError(
+        f"{path}: state_dict_backbone is none of {', '.join(NAMES)}: it has {list(repeats)} blocks "
+        f"of an IResNet, {[first, *others]} of a MobileFaceNet whose first layer is {list(stem)}"
+    )
+
+
+def _count(pattern: re.Pattern[str], stages: str, names: Iterable[str]) -> tuple[int, ...]:
+    """How many names of each stage, the first group of the pattern, it matches."""
+    found = Counter(match[1] for match in map(pattern.fullmatch, names) if match)
+    return tuple(found[stage] for stage in stages)
+
+
+def _iresnet_layers(repeats: tuple[int, ...]) -> dict[str, str]:
+    """Their name of each layer of an IResNet, by the one here."""
+    layers = {"layers.0.0": "conv1", "layers.0.1": "bn1", "layers.0.2": "prelu"}
     index = 1
     for stage, count in enumerate(repeats, 1):
         for block in range(count):
-            for theirs, part in _PARTS.items():
-                prefixes[f"layers.{index}.{part}"] = f"layer{stage}.{block}.{theirs}"
+            for theirs, ours in _BLOCK_PARTS.items():
+                layers[f"layers.{index}.{ours}"] = f"layer{stage}.{block}.{theirs}"
             index += 1
-    prefixes |= {f"layers.{index}": "bn2", "fc": "fc", "features": "features"}
-    for name in ours:
-        prefix, _, last = name.rpartition(".")
-        yield f"{prefixes[prefix]}.{last}", name
+    return layers | {f"layers.{index}": "bn2", "fc": "fc", "features": "features"}
+
+
+def _mobilefacenet_layers(blocks: tuple[int, ...]) -> dict[str, str]:
+    """Their name of each layer of a MobileFaceNet, by the one here."""
+
+    def chain(index: int, count: int) -> list[tuple[str, dict[str, str]]]:
+        return [(f"layers.{index}.layers.{i}", _BOTTLENECK_PARTS) for i in range(count)]
+
+    first, *others = blocks
+    modules = [("layers.0", _CONV_PARTS)]
+    modules += [("layers.1", _CONV_PARTS)] if first == 1 else chain(1, first)
+    for index, count in zip((2, 4, 6), others, strict=True):
+        modules += [(f"layers.{index}", _BOTTLENECK_PARTS), *chain(index + 1, count)]
+    modules += [("conv_sep", _CONV_PARTS), ("features.layers.0", _CONV_PARTS)]
+    modules += [("features", {"layers.2": "0", "layers.3": "1"})]
+    return {
+        f"layers.{index}.{ours}": f"{module}.{theirs}"
+        for index, (module, parts) in enumerate(modules)
+        for theirs, ours in parts.items()
+    }
 
 
 def _write(path: Path, source: TorchFile, tensors: Mapping[str, StoredTensor], meter: Meter) -> str:

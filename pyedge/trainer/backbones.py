@@ -16,10 +16,14 @@ IRESNET_REPEATS = {
     50: (3, 4, 14, 3),
     100: (3, 13, 30, 3),
 }
-NAMES = ("mobilefacenet", *(f"iresnet{depth}" for depth in IRESNET_REPEATS))
+# Scale and blocks of each `MobileFaceNet`: that of the paper, and two of InsightFace.
+MOBILEFACENETS = {
+    "mobilefacenet": (1, (1, 4, 6, 2)),
+    "mbf": (2, (1, 4, 6, 2)),
+    "mbf_large": (4, (2, 8, 12, 4)),
+}
+NAMES = (*MOBILEFACENETS, *(f"iresnet{depth}" for depth in IRESNET_REPEATS))
 STRIDE = 16  # of all stages together: sides of the input are multiples of it
-
-
 WIDTH = 64  # channels of the first layer
 
 
@@ -51,12 +55,14 @@ def backbone(
         raise InvalidArgumentError(f"size is {size}; expected a multiple of {STRIDE} pixels")
     if not 0.0 <= dropout < 1.0:
         raise InvalidArgumentError(f"dropout is {dropout}; expected a share in [0, 1)")
-    if name == "mobilefacenet":
+    if name in MOBILEFACENETS:
         if dropout:
-            raise InvalidArgumentError("dropout: mobilefacenet has none; expected 0")
+            raise InvalidArgumentError(f"dropout: {name} has none; expected 0")
         if width != WIDTH:
-            raise InvalidArgumentError(f"width is {width}; mobilefacenet has {WIDTH}")
-        return MobileFaceNet(features, size)
+            raise InvalidArgumentError(
+                f"width is {width}; expected {WIDTH}: only IResNet has others, not {name}"
+            )
+        return MobileFaceNet(features, size, *MOBILEFACENETS[name])
     if width < 1:
         raise InvalidArgumentError(f"width is {width}; expected 1 or more channels")
     repeats = IRESNET_REPEATS[int(name.removeprefix("iresnet"))]
@@ -86,9 +92,8 @@ class ConvBlock(nn.Sequential):
 class Bottleneck(nn.Module):
     """Inverted residual with a linear projection."""
 
-    def __init__(self, inputs: int, outputs: int, expansion: int, stride: int) -> None:
+    def __init__(self, inputs: int, hidden: int, outputs: int, stride: int) -> None:
         super().__init__()
-        hidden = inputs * expansion
         self.residual = stride == 1 and inputs == outputs
         self.layers = nn.Sequential(
             ConvBlock(inputs, hidden, 1),
@@ -103,25 +108,41 @@ class Bottleneck(nn.Module):
 class MobileFaceNet(nn.Module):
     """Chen et al., MobileFaceNets (2018), table 1: 112×112 to 128, 0.45 GOP.
 
+    InsightFace (arcface_torch, backbones/mobilefacenet.py) widens it: bottlenecks have the hidden
+    channels of the paper between more channels. `MOBILEFACENETS` has scale and blocks by name.
+
     Args:
         features: length of the feature.
         size: side of the input in pixels, a multiple of 16.
+        scale: how many times the channels of the paper there are between bottlenecks.
+        blocks: bottlenecks of stride 1 in each stage. A single one in the first stage is, as in the
+            paper, no bottleneck but a 3×3 convolution in 64 groups: depthwise where the scale is 1.
     """
 
-    # expansion, channels, repeats, stride
-    STAGES = ((2, 64, 5, 2), (4, 128, 1, 2), (2, 128, 6, 1), (4, 128, 1, 2), (2, 128, 2, 1))
+    # Of each stage behind the first, which a bottleneck of stride 2 begins: its hidden channels,
+    # those of the other bottlenecks, the channels between them.
+    STAGES = ((128, 128, 64), (256, 256, 128), (512, 256, 128))
 
-    def __init__(self, features: int = 128, size: int = 112) -> None:
+    def __init__(
+        self,
+        features: int = 128,
+        size: int = 112,
+        scale: int = 1,
+        blocks: Sequence[int] = (1, 4, 6, 2),
+    ) -> None:
         super().__init__()
-        layers: list[nn.Module] = [
-            ConvBlock(3, 64, 3, 2, 1),
-            ConvBlock(64, 64, 3, 1, 1, groups=64),
-        ]
-        channels = 64
-        for expansion, outputs, repeats, stride in self.STAGES:
-            for index in range(repeats):
-                layers.append(Bottleneck(channels, outputs, expansion, stride if not index else 1))
-                channels = outputs
+        channels = WIDTH * scale
+        first, *others = blocks
+        layers: list[nn.Module] = [ConvBlock(3, channels, 3, 2, 1)]
+        if first == 1:
+            layers.append(ConvBlock(channels, channels, 3, 1, 1, groups=WIDTH))
+        else:
+            layers += [Bottleneck(channels, 128, channels, 1) for _ in range(first)]
+        for (narrowing, hidden, width), count in zip(self.STAGES, others, strict=True):
+            outputs = width * scale
+            layers.append(Bottleneck(channels, narrowing, outputs, 2))
+            layers += [Bottleneck(outputs, hidden, outputs, 1) for _ in range(count)]
+            channels = outputs
         layers += [
             ConvBlock(channels, 512, 1),
             ConvBlock(512, 512, size // STRIDE, groups=512, linear=True),
