@@ -61,9 +61,11 @@ def head_of(name: str, dtype: torch.dtype, **options: Any) -> ShardedHead:
     return head
 
 
-def step(name: str, dtype: torch.dtype, sizes: tuple[int, ...] | None = None) -> dict[str, Any]:
+def step(
+    name: str, dtype: torch.dtype, sizes: tuple[int, ...] | None = None, keep_logits: bool = True
+) -> dict[str, Any]:
     """Loss and gradients of this rank's share of one batch."""
-    head = head_of(name, dtype, partition=sizes and Partition(sizes))
+    head = head_of(name, dtype, partition=sizes and Partition(sizes), keep_logits=keep_logits)
     group = head.group
     share = slice(
         BATCH // group.world_size * group.rank, BATCH // group.world_size * (group.rank + 1)
@@ -150,15 +152,16 @@ def block(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> in
 
 
 @pytest.mark.usefixtures("block")
+@pytest.mark.parametrize("keep_logits", [True, False])
 @pytest.mark.parametrize("name", MARGINS)
-def test_formula(name: str) -> None:
+def test_formula(name: str, keep_logits: bool) -> None:
     features, labels = batch(torch.float64)
     head = head_of(name, torch.float64)
     features.requires_grad_()
     centers = head.centers.detach().clone().requires_grad_()
     expected = plain_loss(name, head.margin, features, centers, labels)
     want = torch.autograd.grad(expected, (features, centers))
-    got = step(name, torch.float64)
+    got = step(name, torch.float64, keep_logits=keep_logits)
     assert relative(got["loss"], expected.detach()) < 1e-13
     assert relative(got["features"], want[0]) < 1e-12
     assert relative(got["centers"], want[1]) < 1e-12

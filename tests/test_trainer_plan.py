@@ -25,6 +25,7 @@ from pyedge.errors import InvalidArgumentError
 from pyedge.images import load_image
 from pyedge.trainer import ArcFace, Group, RowAdamW, RowSGD, ShardedHead
 from pyedge.trainer.backbones import backbone
+from pyedge.trainer.blocks import BLOCK
 from pyedge.trainer.curve import LogEntry, draw_curve, read_log
 from pyedge.trainer.plan import (
     BackboneCost,
@@ -38,7 +39,7 @@ from pyedge.trainer.plan import (
 )
 from pyedge.trainer.sync_batch_norm import synchronize_batch_norm
 
-CLASSES, DIM, BATCH = 1001, 64, 8  # of each rank
+CLASSES, DIM, BATCH = 3 * BLOCK + 1, 64, 8  # of each rank
 HEAD = {"features", "labels", "row maximum", "row sum", "loss", "feature gradient"}
 COST = BackboneCost(1234, 0, 0, 0, 0, (16, 7))
 
@@ -73,9 +74,9 @@ class Live(TorchDispatchMode):
         return result
 
 
-def head_step(optimizer: str, sample_rate: float) -> dict[str, Any]:
+def head_step(optimizer: str, sample_rate: float, keep_logits: bool) -> dict[str, Any]:
     """One step of the head on this rank: what it held, sent and computed."""
-    head = ShardedHead(CLASSES, DIM, ArcFace(), sample_rate=sample_rate)
+    head = ShardedHead(CLASSES, DIM, ArcFace(), sample_rate=sample_rate, keep_logits=keep_logits)
     rows = {"sgd": RowSGD, "adamw": RowAdamW}[optimizer](head, 0.1)
     generator = torch.Generator().manual_seed(head.group.rank)
     features = torch.randn(BATCH, DIM, generator=generator, requires_grad=True)
@@ -90,7 +91,7 @@ def head_step(optimizer: str, sample_rate: float) -> dict[str, Any]:
     return {
         "class centres": head.centers.nbytes,
         "their optimizer": sum(state.nbytes for state in rows.state.values()),
-        "gradient of the centres": gradient,
+        "their gradient": gradient,
         "peak": live.peak,
         "most": live.most,
         "flops": flops.get_total_flops(),
@@ -98,15 +99,16 @@ def head_step(optimizer: str, sample_rate: float) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("sample_rate", [1.0, 0.5])
+@pytest.mark.parametrize("keep_logits", [True, False])
+@pytest.mark.parametrize("sample_rate", [1.0, 0.75])
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
-def test_head_matches_its_formulas(optimizer: str, sample_rate: float) -> None:
-    planned = plan(CLASSES, DIM, 2, BATCH, None, optimizer, sample_rate)
-    measured = run_ranks(2, head_step, optimizer, sample_rate)[0]  # the larger shard
-    for name in ("class centres", "their optimizer"):
+def test_head_matches_its_formulas(optimizer: str, sample_rate: float, keep_logits: bool) -> None:
+    planned = plan(CLASSES, DIM, 2, BATCH, None, optimizer, sample_rate, keep_logits=keep_logits)
+    measured = run_ranks(2, head_step, optimizer, sample_rate, keep_logits)[0]  # the larger shard
+    for name in ("class centres", "their gradient", "their optimizer"):
         assert measured[name] == planned.kept[name]
-    assert measured["gradient of the centres"] == planned.step["gradient of the centres"]
-    assert measured["most"][planned.step["logits"]] == 1, "logits exist once"
+    logits = plan(CLASSES, DIM, 2, BATCH, None, optimizer, sample_rate).step["logits"]
+    assert measured["most"][logits] == keep_logits, "logits exist once, or never"
     print(f"peak {measured['peak']} bytes, planned {planned.peak}")
     # The rest is numbers of which a class or a row has one.
     assert planned.peak <= measured["peak"] <= 1.03 * planned.peak
@@ -185,7 +187,8 @@ def test_a_whole_step_matches() -> None:
         *(parameter.grad for parameter in network.parameters()),
         *(state["momentum_buffer"] for state in optimizer.state.values()),
     ]
-    assert sum(tensor.nbytes for tensor in kept) == sum(planned.kept.values())
+    held = sum(planned.kept.values()) - planned.kept["their gradient"]  # after the first step
+    assert sum(tensor.nbytes for tensor in kept) == held
     batch, labels = torch.randn(images, 3, 112, 112), torch.arange(images)
     with Live(*kept) as live, FlopCounterMode(display=False) as flops:
         loss = head(network(batch), labels)
@@ -209,6 +212,10 @@ def test_plan_of_the_size_that_nobody_has() -> None:
     assert planned.kept["class centres"] == 10**6 * 128 * 4
     assert planned.step["logits"] == 6400 * 10**6 * 4
     assert planned.flops["head"] == head_flops(10**6, 128, 6400) == 6 * 6400 * 10**6 * 128
+    lean = plan(100_000_000, 128, 100, backbone=None, keep_logits=False)
+    assert lean.step["logits"] == 6400 * BLOCK * 4
+    assert planned.peak - lean.peak == planned.step["logits"] - lean.step["logits"]
+    assert lean.flops["head"] == planned.flops["head"] * 4 // 3
     document = json.loads(json.dumps(planned.to_dict()))
     assert document["options"]["classes"] == 100_000_000
     assert document["wire_total"] == sum(planned.wire.values())

@@ -162,6 +162,7 @@ def _plan(
         config.sample_rate,
         config.precision,
         sync_batch_norm=config.sync_batch_norm,
+        keep_logits=config.keep_logits,
     )
     if as_json:
         print_json(made.to_dict())

@@ -48,6 +48,8 @@ class TrainConfig:
         backbone, features, width, size, dropout: the network; see `backbones.backbone`.
         loss, loss_options: the margin and its parameters.
         sample_rate: share of the classes that a step takes (PartialFC); 1 is exact.
+        keep_logits: logits stay in memory for the backward pass, or are computed twice; see
+            `ShardedHead`.
         center_weight: of a centre loss beside it; 0 is none.
         triplet_weight, contrastive_weight: of losses on distances beside it.
         batch: images of a step, over all ranks.
@@ -80,6 +82,7 @@ class TrainConfig:
     loss: str = "arcface"
     loss_options: Mapping[str, float] = field(default_factory=dict)
     sample_rate: float = 1.0
+    keep_logits: bool = True
     center_weight: float = 0.0
     triplet_weight: float = 0.0
     contrastive_weight: float = 0.0

@@ -40,6 +40,9 @@ class ShardedHead(nn.Module):
         dtype: of the centres, and of the logits and the loss. Under autocast the products alone
             are in its type.
         reduction: "mean" over the global batch, or "sum".
+        keep_logits: whether the backward pass finds the logits [global batch, classes of this rank]
+            that the forward pass has made. Otherwise it makes them again, a block of classes at a
+            time: that is one matrix product more (four instead of three), and no logits in memory.
 
     Attributes:
         centers: parameter, [classes of this rank, dim].
@@ -59,6 +62,7 @@ class ShardedHead(nn.Module):
         seed: int = 0,
         dtype: torch.dtype = torch.float32,
         reduction: str = "mean",
+        keep_logits: bool = True,
     ) -> None:
         super().__init__()
         self.group = group or Group()
@@ -74,6 +78,7 @@ class ShardedHead(nn.Module):
             raise InvalidArgumentError(f"reduction is {reduction!r}; expected mean or sum")
         self.classes, self.dim, self.margin = classes, dim, margin
         self.sample_rate, self.seed, self.reduction = sample_rate, seed, reduction
+        self.keep_logits = keep_logits
         self.own = self.partition.range(self.group.rank)
         self.centers = nn.Parameter(initial_centers(self.own, dim, seed, dtype))
         self.accuracy = 0.0
@@ -159,12 +164,13 @@ def _generator(*seeds: int) -> torch.Generator:
 
 
 class _ShardedSoftmax(torch.autograd.Function):
-    """The loss and both gradients around one buffer of logits [B, classes of this rank].
+    """The loss and both gradients, a block of classes at a time.
 
-    With e_ij = exp(z_ij − m_i) and S_i = Σ_j e_ij over all ranks, the loss of row i is
-    ln S_i + m_i − z_iy, and ∂/∂z_ij = e_ij/S_i − [j = y]. The buffer holds z, then e. It is gone
-    through a block of classes at a time: what is made of a block's centres and logits on the way
-    stays in the cache, and is never there for all classes.
+    With m_i the maximum of the logits of row i and S_i = Σ_j exp(z_ij − m_i) over all ranks, the
+    loss of row i is ln S_i + m_i − z_iy, and ∂/∂z_ij = exp(z_ij − m_i)/S_i − [j = y]. A block has
+    its exponentials below t_i, the maximum of the blocks so far: exp(t_i − m_i) of each row
+    corrects what is made of them. That and all else that a block needs stays in the cache, and is
+    never there for all classes; exponentials are only if they are kept for the backward pass.
     """
 
     @staticmethod
@@ -177,110 +183,145 @@ class _ShardedSoftmax(torch.autograd.Function):
         head: ShardedHead,
     ) -> Tensor:
         group, margin = head.group, head.margin
-        product = _Product(centers.device.type)
         x = group.all_gather(features.detach(), "features")
-        unit = x / x.norm(dim=1, keepdim=True).clamp_min(_TINY) if margin.normalize_features else x
-        scaled = unit if margin.adaptive else unit * margin.scale
-        z = x.new_empty(x.shape[0], centers.shape[0])
-        inverse_norms = centers.new_empty(centers.shape[:1]) if margin.normalize_centers else None
-        for part in blocks(centers.shape[0]):
-            rows, logits = centers[part].detach(), z[:, part]
-            product(scaled, rows.t(), logits)
-            if inverse_norms is not None:
-                inverse_norms[part] = rows.norm(dim=1).clamp_min_(_TINY).reciprocal_()
-                logits *= inverse_norms[part]
+        unit = x / _norms(x)[:, None] if margin.normalize_features else x
+        logits = _Logits(margin.normalize_centers, centers.device.type)
         if isinstance(margin, AdaCos):
-            _adapt(margin, z, mine, columns, group)
-            scaled = unit * margin.scale
-            z *= margin.scale
-
+            _adapt(margin, logits, unit, centers.detach(), mine, columns, group)
+        scaled = unit * margin.scale
         with torch.enable_grad():  # the few values that the margin is about
             x_y = x[mine].requires_grad_()
             w_y = centers.detach()[columns].requires_grad_()
             target = _target(margin, x_y, w_y)
-        plain = z[mine, columns]
-        z[mine, columns] = target.detach()
 
-        # A rank may be without classes.
-        maximum = z.amax(1) if z.shape[1] else z.new_full(z.shape[:1], -torch.inf)
-        maximum = group.all_max(maximum, "row maximum")
-        sums = z.new_zeros(z.shape[0], dtype=torch.float64)
-        for part in blocks(centers.shape[0]):
-            sums += z[:, part].sub_(maximum[:, None]).exp_().sum(1)
-        sums = group.all_sum(sums.to(z.dtype), "row sum")
+        classes = centers.shape[0]
+        kept = x.new_empty(x.shape[0], classes) if head.keep_logits else None
+        plain = torch.empty_like(target)
+        tops = [x.new_full(x.shape[:1], -torch.inf)]
+        sums = x.new_zeros(x.shape[0], dtype=torch.float64)  # of exponentials below the last top
+        for part in blocks(classes):
+            z = logits(scaled, centers[part].detach(), None if kept is None else kept[:, part])
+            here, place = _labels_in(part, mine, columns)
+            plain[here] = z[place]
+            z[place] = target.detach()[here]
+            tops.append(torch.maximum(tops[-1], z.amax(1)))
+            sums *= _correction(tops[-2], tops[-1])
+            sums += z.sub_(tops[-1][:, None]).exp_().sum(1)
+        maximum = group.all_max(tops[-1].clone(), "row maximum")
+        sums *= _correction(tops[-1], maximum)  # 0 on a rank without classes
+        sums = group.all_sum(sums.to(x.dtype), "row sum")
 
         losses = sums[mine].log() + maximum[mine] - target.detach()
         right = (plain >= maximum[mine]).sum()
         totals = group.all_sum(torch.stack([losses.sum(), right.to(losses.dtype)]), "loss")
         head.accuracy = float(totals[1]) / x.shape[0]
-        ctx.save_for_backward(centers, z, sums, scaled, x, mine, columns)
-        ctx.inverse_norms, ctx.target, ctx.leaves = inverse_norms, target, (x_y, w_y)
+        ctx.save_for_backward(centers, kept, maximum, sums, scaled, x, mine, columns)
+        ctx.target, ctx.leaves = target, (x_y, w_y)
         ctx.head, ctx.share = head, 1.0 / x.shape[0] if head.reduction == "mean" else 1.0
-        ctx.scale, ctx.product = margin.scale, product
+        ctx.scale, ctx.logits, ctx.tops = margin.scale, logits, tops[1:]
         return totals[0] * ctx.share
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        centers, e, sums, scaled, x, mine, columns = ctx.saved_tensors
-        margin, factor, inverse_norms = ctx.head.margin, gradient * ctx.share, ctx.inverse_norms
+        centers, kept, maximum, sums, scaled, x, mine, columns = ctx.saved_tensors
+        margin, logits, factor = ctx.head.margin, ctx.logits, gradient * ctx.share
         # Probabilities are e·r with r of each row: r goes to the smaller matrices instead.
         r = (factor / sums)[:, None]
-        of_target = e[mine, columns] * r[mine, 0] - factor
-        e[mine, columns] = 0.0
         scaled_r = scaled * r
 
         dw = ctx.head._room(centers)
         # float64 from block to block, or float32's error would grow with the classes.
         total = x.new_zeros(x.shape, dtype=torch.float64)
         of_block = torch.empty_like(x)
-        for part in blocks(centers.shape[0]):
-            rows, e_part, dw_part = centers[part], e[:, part], dw[part]
-            if inverse_norms is not None:
-                e_part *= inverse_norms[part]
-            total += ctx.product(e_part, rows, of_block)
-            ctx.product(e_part.t(), scaled_r, dw_part)
-            if inverse_norms is not None:
-                along = (rows * dw_part).sum(1, keepdim=True) * inverse_norms[part, None] ** 2
-                dw_part.addcmul_(rows, along, value=-1.0)
+        for part, top in zip(blocks(centers.shape[0]), ctx.tops, strict=True):
+            rows, dw_part = centers[part], dw[part]
+            again = kept is None
+            e = logits(scaled, rows).sub_(top[:, None]).exp_() if again else kept[:, part]
+            _, place = _labels_in(part, mine, columns)
+            e[place] = 0.0
+            if margin.normalize_centers:
+                inverse = _norms(rows).reciprocal_()
+                e *= inverse
+            correction = _correction(top, maximum)[:, None]
+            total += logits.product(e, rows, of_block) * correction
+            logits.product(e.t(), scaled_r * correction.to(x.dtype), dw_part)
+            if margin.normalize_centers:
+                along = (rows * dw_part).sum(1) * inverse.square()
+                dw_part.addcmul_(rows, along[:, None], value=-1.0)
         dx = total.to(x.dtype) * r * ctx.scale
         if margin.normalize_features:
-            norms = x.norm(dim=1, keepdim=True).clamp_min(_TINY)
+            norms = _norms(x)[:, None]
             unit = x / norms
             dx = (dx - unit * (unit * dx).sum(1, keepdim=True)) / norms
         if mine.numel():
+            of_target = (ctx.target.detach() - maximum[mine]).exp() * r[mine, 0] - factor
             of_x, of_w = torch.autograd.grad(ctx.target, ctx.leaves, of_target)
             dx.index_add_(0, mine, of_x)
             dw.index_add_(0, columns, of_w)
         return ctx.head.group.reduce_scatter(dx, "feature gradient"), dw, None, None, None
 
 
-class _Product:
-    """out ← a·b in their own type; made under autocast, of factors rounded to its type."""
+class _Logits:
+    """Of a block of classes; made under autocast, products are of factors rounded to its type."""
 
-    def __init__(self, device_type: str) -> None:
+    def __init__(self, normalize_centers: bool, device_type: str) -> None:
+        self._normalize = normalize_centers
         on = torch.is_autocast_enabled(device_type)
         self._rounded = torch.get_autocast_dtype(device_type) if on else None
 
-    def __call__(self, a: Tensor, b: Tensor, out: Tensor) -> Tensor:
+    def __call__(self, scaled: Tensor, rows: Tensor, out: Tensor | None = None) -> Tensor:
+        """[B, n] of features [B, dim], times the scale, and centres [n, dim]."""
+        out = scaled.new_empty(scaled.shape[0], rows.shape[0]) if out is None else out
+        self.product(scaled, rows.t(), out)
+        if self._normalize:
+            out *= _norms(rows).reciprocal_()
+        return out
+
+    def product(self, a: Tensor, b: Tensor, out: Tensor) -> Tensor:
+        """out ← a·b."""
         if self._rounded is None:
             return torch.mm(a, b, out=out)
         return out.copy_(a.to(self._rounded) @ b.to(self._rounded))
 
 
+def _norms(rows: Tensor) -> Tensor:
+    return rows.norm(dim=1).clamp_min(_TINY)
+
+
+def _correction(below: Tensor, to: Tensor) -> Tensor:
+    """exp(below − to), float64 [B]: turns exponentials below one maximum into those below `to`."""
+    return (below - to).double().exp_()
+
+
+def _labels_in(part: slice, mine: Tensor, columns: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    """Which labels of this rank are classes of a block, and where they are in its logits."""
+    here = ((columns >= part.start) & (columns < part.stop)).nonzero().squeeze(1)
+    return here, (mine[here], columns[here] - part.start)
+
+
 def _target(margin: Margin, x: Tensor, w: Tensor) -> Tensor:
     """The label's logits [n] of features [n, dim] and their centres [n, dim]."""
-    x_norm = x.norm(dim=1).clamp_min(_TINY)
-    w_norm = w.norm(dim=1).clamp_min(_TINY)
+    x_norm, w_norm = _norms(x), _norms(w)
     return margin.target((x * w).sum(1) / (x_norm * w_norm), x_norm, w_norm)
 
 
-def _adapt(margin: AdaCos, cosines: Tensor, mine: Tensor, columns: Tensor, group: Group) -> None:
+def _adapt(
+    margin: AdaCos,
+    logits: _Logits,
+    unit: Tensor,
+    centers: Tensor,
+    mine: Tensor,
+    columns: Tensor,
+    group: Group,
+) -> None:
     """Gives AdaCos two more scalars of each row."""
-    others = cosines.new_zeros(cosines.shape[0])
-    for part in blocks(cosines.shape[1]):
-        others += (cosines[:, part] * margin.scale).exp_().sum(1)
-    of_label = torch.zeros_like(others)
-    of_label[mine] = cosines[mine, columns]
-    others[mine] -= (of_label[mine] * margin.scale).exp()
+    others, of_label = unit.new_zeros(2, unit.shape[0])
+    scaled = unit * margin.scale
+    for part in blocks(centers.shape[0]):
+        z = logits(scaled, centers[part])
+        here, place = _labels_in(part, mine, columns)
+        of_label[mine[here]] = z[place] / margin.scale
+        z[place] = -torch.inf
+        others += z.exp_().sum(1)
     margin.adapt(group.all_sum(others, "AdaCos sum"), group.all_sum(of_label, "AdaCos cosine"))

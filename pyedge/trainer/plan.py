@@ -92,6 +92,7 @@ def plan(
     sample_rate: float = 1.0,
     precision: str = "fp32",
     sync_batch_norm: bool = True,
+    keep_logits: bool = True,
 ) -> Plan:
     """Plans a run.
 
@@ -101,6 +102,7 @@ def plan(
         sample_rate: share of its classes that a rank takes in a step.
         precision: "fp32", or "bf16" autocast.
         sync_batch_norm: whether more than one rank share the statistics of BatchNorm.
+        keep_logits: whether the logits stay for the backward pass; see `ShardedHead`.
 
     Raises:
         InvalidArgumentError: a number out of range, or an unknown name.
@@ -113,8 +115,9 @@ def plan(
     states = OPTIMIZER_STATES[optimizer]
     shard = -(-classes // ranks)
     taken = shard if sample_rate == 1.0 else max(int(sample_rate * shard), 1)
-    kept = _kept(shard, dim, states, cost)
-    step, peak = _step(shard, taken, dim, ranks, batch_per_rank, states, cost)
+    kept = _kept(shard, taken, dim, states, cost)
+    step = _step(shard, taken, dim, ranks, batch_per_rank, cost, keep_logits)
+    peak = _peak(step, taken < shard, states)
     return Plan(
         options={
             "classes": classes,
@@ -126,21 +129,22 @@ def plan(
             "sample_rate": sample_rate,
             "precision": precision,
             "sync_batch_norm": sync_batch_norm,
+            "keep_logits": keep_logits,
         },
         kept=kept,
         step=step,
         peak=sum(kept.values()) + peak,
         wire=wire_bytes(dim, ranks, batch_per_rank, cost),
         flops={
-            "head": head_flops(taken, dim, ranks * batch_per_rank),
+            "head": head_flops(taken, dim, ranks * batch_per_rank, keep_logits),
             "backbone": 3 * cost.forward_flops * batch_per_rank,
         },
     )
 
 
-def head_flops(taken: int, dim: int, batch: int) -> int:
-    """6·B·r·d: the logits x·wᵀ, and the gradients p·w and pᵀ·x, at 2·B·r·d each."""
-    return 6 * batch * taken * dim
+def head_flops(taken: int, dim: int, batch: int, keep_logits: bool = True) -> int:
+    """The logits x·wᵀ, once or twice, and the gradients p·w and pᵀ·x, at 2·B·r·d each."""
+    return (6 if keep_logits else 8) * batch * taken * dim
 
 
 def wire_bytes(dim: int, ranks: int, batch_per_rank: int, cost: BackboneCost) -> dict[str, int]:
@@ -251,18 +255,23 @@ def _title(options: dict[str, Any]) -> str:
     network = options["backbone"] or "no backbone"
     rate = options["sample_rate"]
     taken = "all classes" if rate == 1 else f"{rate:.4g} of the classes"
+    logits = "kept" if options["keep_logits"] else "computed twice"
     return (
         f"{options['classes']:,} classes × {options['dim']} on {options['ranks']} ranks, "
         f"{options['batch_per_rank']} images on each, {network}, {options['optimizer']}, "
-        f"{options['precision']}, {taken} in a step"
+        f"{options['precision']}, {taken} in a step, logits {logits}"
     )
 
 
-def _kept(shard: int, dim: int, states: int, cost: BackboneCost) -> dict[str, int]:
-    """4·c·d for the centres and s times that for their optimizer; 4·P and s times that."""
+def _kept(shard: int, taken: int, dim: int, states: int, cost: BackboneCost) -> dict[str, int]:
+    """4·c·d for the centres and s times that for their optimizer; 4·P and s times that.
+
+    The gradient of the centres, 4·r·d, takes the memory of the one before it.
+    """
     centers, parameters = _FLOAT * shard * dim, _FLOAT * cost.parameters
     return {
         "class centres": centers,
+        "their gradient": _FLOAT * taken * dim,
         "their optimizer": states * centers,
         "backbone": parameters + cost.buffer_bytes,
         "its gradients": parameters,
@@ -271,34 +280,43 @@ def _kept(shard: int, dim: int, states: int, cost: BackboneCost) -> dict[str, in
 
 
 def _step(
-    shard: int, taken: int, dim: int, ranks: int, batch: int, states: int, cost: BackboneCost
-) -> tuple[dict[str, int], int]:
-    """What a step needs, and the most of it at one time.
+    shard: int,
+    taken: int,
+    dim: int,
+    ranks: int,
+    batch: int,
+    cost: BackboneCost,
+    keep_logits: bool,
+) -> dict[str, int]:
+    """What a step needs beside that.
 
-    The head's backward pass has the activations of the backbone, the logits 4·B·r, the gradient of
-    the centres 4·r·d, of the features 4·d·(6·B + b): their own, gathered, scaled, these by the
-    factor of each row, the gradient of a block, and its sum in float64; and a block of k centres to
-    work on, 4·k·d. After it the optimizer has the gradient, such a block for AdamW, and where only
-    a part of the classes is taken, a block of their state; their centres are copied from the
-    forward pass on, 4·r·d. Between the two the backbone's gradients are laid in one row, 4·P, to
-    be summed.
+    - Logits are 4·B·r, where they are kept, and 4·B·k, of a block of k classes, elsewhere.
+    - Features are 4·d·(6·B + b): a rank's own; those of all, as they are, scaled, and scaled by the
+      factor of each row; the gradient of a block of classes, and its sum in float64.
+    - Where only a part of the classes is taken, their centres are copied, 4·r·d.
+    - The gradients of the backbone are laid in one row, 4·P, to be summed.
     """
-    rows = _FLOAT * taken * dim
-    sampled = taken < shard
-    needs = {
+    block = min(taken, BLOCK)
+    return {
         "activations": cost.activation_base + cost.activation_bytes * batch,
-        "logits": _FLOAT * ranks * batch * taken,
+        "logits": _FLOAT * ranks * batch * (taken if keep_logits else block),
         "features": _FLOAT * dim * (6 * ranks * batch + batch),
-        "gradient of the centres": rows,
-        "a block of centres": _FLOAT * min(taken, BLOCK) * dim,
-        "centres taken": rows * sampled,
+        "centres taken": _FLOAT * taken * dim * (taken < shard),
+        "a block of centres": _FLOAT * block * dim,
         "backbone gradients in a row": _FLOAT * cost.parameters * (ranks > 1),
     }
-    gradient = needs["gradient of the centres"] + needs["centres taken"]
-    block = needs["a block of centres"]
-    backward = needs["activations"] + needs["logits"] + needs["features"] + block
+
+
+def _peak(step: dict[str, int], sampled: bool, states: int) -> int:
+    """The most of it at one time: in the head's backward pass, in the update, or between the two.
+
+    Both work on blocks of centres: the update on their state where they were sampled, and on
+    AdamW's denominators.
+    """
+    block = step["a block of centres"]
+    backward = step["activations"] + step["features"] + step["logits"] + block
     update = block * (states * sampled + (states == 2))
-    return needs, gradient + max(backward, update, needs["backbone gradients in a row"])
+    return step["centres taken"] + max(backward, update, step["backbone gradients in a row"])
 
 
 class _Silent(Group):

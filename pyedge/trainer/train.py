@@ -51,7 +51,10 @@ LOG = "log.jsonl"
 _LOG_SECONDS = 1.0  # at least this long between two lines of the log
 _MARGIN, _CENTER_LOSS = "margin/", "center_loss"
 # What may differ between a checkpoint and the run that goes on from it.
-_FREE = {"epochs", "steps", "checkpoint_every", "keep", "workers", "lr", "schedule", "warmup"}
+_FREE = {
+    *("epochs", "steps", "lr", "schedule", "warmup"),
+    *("checkpoint_every", "keep", "workers", "keep_logits"),
+}
 
 
 @dataclass(frozen=True)
@@ -121,6 +124,7 @@ class Trainer:
             sample_rate=config.sample_rate,
             seed=config.seed,
             dtype=dtype,
+            keep_logits=config.keep_logits,
         ).to(self.device)
         self.center_loss = None
         if config.center_weight:
