@@ -9,7 +9,8 @@ exchanged grows with the number of classes.
 
 from __future__ import annotations
 
-from typing import Any
+from itertools import pairwise
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -185,25 +186,25 @@ class _ShardedSoftmax(torch.autograd.Function):
         group, margin = head.group, head.margin
         x = group.all_gather(features.detach(), "features")
         unit = x / _norms(x)[:, None] if margin.normalize_features else x
+        classes = centers.shape[0]
+        labels = _labels_of_blocks(mine, columns, classes)
         logits = _Logits(margin.normalize_centers, centers.device.type)
         if isinstance(margin, AdaCos):
-            _adapt(margin, logits, unit, centers.detach(), mine, columns, group)
+            _adapt(margin, logits, unit, centers.detach(), labels, mine, group)
         scaled = unit * margin.scale
         with torch.enable_grad():  # the few values that the margin is about
             x_y = x[mine].requires_grad_()
             w_y = centers.detach()[columns].requires_grad_()
             target = _target(margin, x_y, w_y)
 
-        classes = centers.shape[0]
         kept = x.new_empty(x.shape[0], classes) if head.keep_logits else None
         plain = torch.empty_like(target)
         tops = [x.new_full(x.shape[:1], -torch.inf)]
         sums = x.new_zeros(x.shape[0], dtype=torch.float64)  # of exponentials below the last top
-        for part in blocks(classes):
+        for part, (index, place) in zip(blocks(classes), labels, strict=True):
             z = logits(scaled, centers[part].detach(), None if kept is None else kept[:, part])
-            here, place = _labels_in(part, mine, columns)
-            plain[here] = z[place]
-            z[place] = target.detach()[here]
+            plain[index] = z[place]
+            z[place] = target.detach()[index]
             tops.append(torch.maximum(tops[-1], z.amax(1)))
             sums *= _correction(tops[-2], tops[-1])
             sums += z.sub_(tops[-1][:, None]).exp_().sum(1)
@@ -218,7 +219,7 @@ class _ShardedSoftmax(torch.autograd.Function):
         ctx.save_for_backward(centers, kept, maximum, sums, scaled, x, mine, columns)
         ctx.target, ctx.leaves = target, (x_y, w_y)
         ctx.head, ctx.share = head, 1.0 / x.shape[0] if head.reduction == "mean" else 1.0
-        ctx.scale, ctx.logits, ctx.tops = margin.scale, logits, tops[1:]
+        ctx.scale, ctx.logits, ctx.labels, ctx.tops = margin.scale, logits, labels, tops[1:]
         return totals[0] * ctx.share
 
     @staticmethod
@@ -234,11 +235,11 @@ class _ShardedSoftmax(torch.autograd.Function):
         # float64 from block to block, or float32's error would grow with the classes.
         total = x.new_zeros(x.shape, dtype=torch.float64)
         of_block = torch.empty_like(x)
-        for part, top in zip(blocks(centers.shape[0]), ctx.tops, strict=True):
+        parts = zip(blocks(centers.shape[0]), ctx.labels, ctx.tops, strict=True)
+        for part, (_, place), top in parts:
             rows, dw_part = centers[part], dw[part]
             again = kept is None
             e = logits(scaled, rows).sub_(top[:, None]).exp_() if again else kept[:, part]
-            _, place = _labels_in(part, mine, columns)
             e[place] = 0.0
             if margin.normalize_centers:
                 inverse = _norms(rows).reciprocal_()
@@ -260,6 +261,18 @@ class _ShardedSoftmax(torch.autograd.Function):
             dx.index_add_(0, mine, of_x)
             dw.index_add_(0, columns, of_w)
         return ctx.head.group.reduce_scatter(dx, "feature gradient"), dw, None, None, None
+
+
+class _Labels(NamedTuple):
+    """Labels that are classes of one block.
+
+    Attributes:
+        index: which of this rank's they are.
+        place: rows and columns, where they are in the logits of the block.
+    """
+
+    index: Tensor
+    place: tuple[Tensor, Tensor]
 
 
 class _Logits:
@@ -294,10 +307,17 @@ def _correction(below: Tensor, to: Tensor) -> Tensor:
     return (below - to).double().exp_()
 
 
-def _labels_in(part: slice, mine: Tensor, columns: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-    """Which labels of this rank are classes of a block, and where they are in its logits."""
-    here = ((columns >= part.start) & (columns < part.stop)).nonzero().squeeze(1)
-    return here, (mine[here], columns[here] - part.start)
+def _labels_of_blocks(mine: Tensor, columns: Tensor, classes: int) -> list[_Labels]:
+    """Of each block. They are sorted out at once: a GPU would have to be waited for each time."""
+    order = columns.argsort()
+    starts = [part.start for part in blocks(classes)]
+    edges = torch.tensor([*starts, classes], device=columns.device)
+    bounds = torch.searchsorted(columns[order], edges).tolist()
+    indices = [order[first:end] for first, end in pairwise(bounds)]
+    return [
+        _Labels(index, (mine[index], columns[index] - start))
+        for index, start in zip(indices, starts, strict=True)
+    ]
 
 
 def _target(margin: Margin, x: Tensor, w: Tensor) -> Tensor:
@@ -311,17 +331,16 @@ def _adapt(
     logits: _Logits,
     unit: Tensor,
     centers: Tensor,
+    labels: list[_Labels],
     mine: Tensor,
-    columns: Tensor,
     group: Group,
 ) -> None:
     """Gives AdaCos two more scalars of each row."""
     others, of_label = unit.new_zeros(2, unit.shape[0])
     scaled = unit * margin.scale
-    for part in blocks(centers.shape[0]):
+    for part, (index, place) in zip(blocks(centers.shape[0]), labels, strict=True):
         z = logits(scaled, centers[part])
-        here, place = _labels_in(part, mine, columns)
-        of_label[mine[here]] = z[place] / margin.scale
+        of_label[mine[index]] = z[place] / margin.scale
         z[place] = -torch.inf
         others += z.exp_().sum(1)
     margin.adapt(group.all_sum(others, "AdaCos sum"), group.all_sum(of_label, "AdaCos cosine"))
