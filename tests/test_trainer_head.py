@@ -327,6 +327,25 @@ def test_autocast_is_near() -> None:
     assert products.equal(products.bfloat16().float())
 
 
+@pytest.mark.usefixtures("block")
+@pytest.mark.parametrize("name", MARGINS)
+def test_logits_may_be_of_a_wider_type(name: str) -> None:
+    """Nothing is rounded but the centres and their gradient."""
+    features, labels = batch(torch.float64)
+    mixed = head_of(name, torch.float32, logits_dtype=torch.float64)
+    wide = head_of(name, torch.float64)
+    with torch.no_grad():
+        wide.centers.copy_(mixed.centers)
+    features, same = features.clone().requires_grad_(), features.clone().requires_grad_()
+    loss, expected = mixed(features, labels), wide(same, labels)
+    assert relative(loss.detach(), expected.detach()) < 1e-14
+    loss.backward()
+    expected.backward()
+    assert relative(features.grad, same.grad) < 1e-13
+    assert mixed.centers.grad.dtype == torch.float32
+    assert relative(mixed.centers.grad, wide.centers.grad) < 4e-7
+
+
 def test_the_memory_of_a_gradient_is_the_next_ones() -> None:
     features, labels = batch(torch.float64)
     head, fresh = head_of("arcface", torch.float64), head_of("arcface", torch.float64)

@@ -38,8 +38,9 @@ class ShardedHead(nn.Module):
         sample_rate: share of its classes that a rank takes in a step: those of the batch and
             others by lot (An et al., Partial FC, CVPR 2022). 1 takes all and is exact.
         seed: of the initial centres and of the lots. The centres do not depend on the ranks.
-        dtype: of the centres, and of the logits and the loss. Under autocast the products alone
-            are in its type.
+        dtype: of the centres and their gradient.
+        logits_dtype: of products, logits and the loss, by default the same. Under autocast the
+            products alone are in its type.
         reduction: "mean" over the global batch, or "sum".
         keep_logits: whether the backward pass finds the logits [global batch, classes of this rank]
             that the forward pass has made. Otherwise it makes them again, a block of classes at a
@@ -64,6 +65,7 @@ class ShardedHead(nn.Module):
         dtype: torch.dtype = torch.float32,
         reduction: str = "mean",
         keep_logits: bool = True,
+        logits_dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         self.group = group or Group()
@@ -79,7 +81,7 @@ class ShardedHead(nn.Module):
             raise InvalidArgumentError(f"reduction is {reduction!r}; expected mean or sum")
         self.classes, self.dim, self.margin = classes, dim, margin
         self.sample_rate, self.seed, self.reduction = sample_rate, seed, reduction
-        self.keep_logits = keep_logits
+        self.keep_logits, self.logits_dtype = keep_logits, logits_dtype or dtype
         self.own = self.partition.range(self.group.rank)
         self.centers = nn.Parameter(initial_centers(self.own, dim, seed, dtype))
         self.accuracy = 0.0
@@ -119,7 +121,7 @@ class ShardedHead(nn.Module):
             index = self._lot(columns)
             self._rows = (index, self.centers.detach()[index].requires_grad_())
             columns = torch.searchsorted(index, columns)
-        features = features.to(self.centers.dtype)
+        features = features.to(self.logits_dtype)
         loss: Tensor = _ShardedSoftmax.apply(features, self._rows[1], mine, columns, self)
         return loss
 
@@ -194,7 +196,7 @@ class _ShardedSoftmax(torch.autograd.Function):
         scaled = unit * margin.scale
         with torch.enable_grad():  # the few values that the margin is about
             x_y = x[mine].requires_grad_()
-            w_y = centers.detach()[columns].requires_grad_()
+            w_y = centers.detach()[columns].to(x.dtype).requires_grad_()
             target = _target(margin, x_y, w_y)
 
         kept = x.new_empty(x.shape[0], classes) if head.keep_logits else None
@@ -237,7 +239,7 @@ class _ShardedSoftmax(torch.autograd.Function):
         of_block = torch.empty_like(x)
         parts = zip(blocks(centers.shape[0]), ctx.labels, ctx.tops, strict=True)
         for part, (_, place), top in parts:
-            rows, dw_part = centers[part], dw[part]
+            rows, dw_part = centers[part].to(x.dtype), dw[part]
             again = kept is None
             e = logits(scaled, rows).sub_(top[:, None]).exp_() if again else kept[:, part]
             e[place] = 0.0
@@ -259,7 +261,7 @@ class _ShardedSoftmax(torch.autograd.Function):
             of_target = (ctx.target.detach() - maximum[mine]).exp() * r[mine, 0] - factor
             of_x, of_w = torch.autograd.grad(ctx.target, ctx.leaves, of_target)
             dx.index_add_(0, mine, of_x)
-            dw.index_add_(0, columns, of_w)
+            dw.index_add_(0, columns, of_w.to(dw.dtype))
         return ctx.head.group.reduce_scatter(dx, "feature gradient"), dw, None, None, None
 
 
@@ -285,6 +287,7 @@ class _Logits:
 
     def __call__(self, scaled: Tensor, rows: Tensor, out: Tensor | None = None) -> Tensor:
         """[B, n] of features [B, dim], times the scale, and centres [n, dim]."""
+        rows = rows.to(scaled.dtype)
         out = scaled.new_empty(scaled.shape[0], rows.shape[0]) if out is None else out
         self.product(scaled, rows.t(), out)
         if self._normalize:
@@ -293,9 +296,9 @@ class _Logits:
 
     def product(self, a: Tensor, b: Tensor, out: Tensor) -> Tensor:
         """out ← a·b."""
-        if self._rounded is None:
-            return torch.mm(a, b, out=out)
-        return out.copy_(a.to(self._rounded) @ b.to(self._rounded))
+        if self._rounded is not None:
+            a, b = a.to(self._rounded), b.to(self._rounded)
+        return torch.mm(a, b, out=out) if a.dtype == out.dtype else out.copy_(a @ b)
 
 
 def _norms(rows: Tensor) -> Tensor:

@@ -28,17 +28,25 @@ from pyedge.trainer.row_optimizer import RowSGD
 def sharded(puzzle: Puzzle, group: Group, dtype: torch.dtype = torch.float64) -> Iterator[Step]:
     """All steps, on a rank of `group`; the same on each.
 
-    The small W1 is kept in float64, as its rounding to float32 alone would be some 1e-6.
+    Whatever is small is in float64: W1, as its rounding to float32 alone would be some 1e-6, and
+    the logits of a block of classes: they are up to 3000, which float32 rounds to 1e-4.
 
     Args:
-        dtype: of W2, the logits and their gradients.
+        dtype: of W2 and its gradient.
     """
     share = share_of_batch(group.world_size)
     own = slice(group.rank * share, (group.rank + 1) * share)
     x = torch.from_numpy(samples())[own]
     w1 = nn.Parameter(torch.from_numpy(initial_row(INPUTS)).repeat(HIDDEN, 1))
     head = ShardedHead(
-        puzzle.classes, HIDDEN, Softmax(), group, dtype=dtype, reduction=puzzle.reduction
+        puzzle.classes,
+        HIDDEN,
+        Softmax(),
+        group,
+        dtype=dtype,
+        reduction=puzzle.reduction,
+        keep_logits=False,
+        logits_dtype=torch.float64,
     )
     with torch.no_grad():
         head.centers.copy_(torch.from_numpy(initial_row(HIDDEN)).expand_as(head.centers))
