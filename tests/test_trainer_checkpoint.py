@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import safetensors.torch
@@ -26,7 +27,7 @@ from pyedge.errors import CheckpointError, InvalidArgumentError
 from pyedge.trainer import tensor_file
 from pyedge.trainer.checkpoint import Checkpoint, find, latest, save, steps
 from pyedge.trainer.distributed import Group
-from pyedge.trainer.manifest import MANIFEST, Manifest
+from pyedge.trainer.manifest import MANIFEST, Manifest, sealed
 from pyedge.trainer.partition import Partition
 
 SIZES = (5, 0, 11, 7)
@@ -130,6 +131,29 @@ def test_ranks_save_together_and_fail_together(tmp_path: Path) -> None:
     assert "not saved: rank 0 failed" in of_other
     assert contents(tmp_path) == before
     assert run_ranks(2, save_as_rank, tmp_path, sizes, 20, None) == ["", ""]
+
+
+def fail_as_rank(run: Path, failing: int) -> str:
+    """Saves; on one rank memory is short."""
+    group = Group()
+    partition = Partition((9, 14))
+    with pytest.MonkeyPatch.context() as patch:
+        if group.rank == failing:
+            patch.setattr(tensor_file, "write_tensors", Mock(side_effect=MemoryError("short")))
+        try:
+            shard = tensors(partition.range(group.rank))
+            save(run, group, manifest(partition, 10), backbone(), shard)
+        except (CheckpointError, MemoryError) as error:
+            return f"{type(error).__name__}: {error}"
+    return ""
+
+
+@pytest.mark.parametrize("failing", [0, 1])
+def test_ranks_fail_together_whatever_it_is(tmp_path: Path, failing: int) -> None:
+    errors = run_ranks(2, fail_as_rank, tmp_path, failing)
+    assert errors.pop(failing) == "MemoryError: short"
+    assert f"not saved: rank {failing} failed" in errors[0]
+    assert not list(tmp_path.iterdir())
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -238,8 +262,9 @@ def edit(change: Callable[[dict[str, Any]], Any]) -> Callable[[Path], Any]:
 
     def apply(path: Path) -> None:
         values = json.loads((path / MANIFEST).read_text())
+        del values["digest"]
         change(values)
-        (path / MANIFEST).write_text(json.dumps(values))
+        (path / MANIFEST).write_bytes(sealed(values))
 
     return apply
 
@@ -346,7 +371,8 @@ MISTAKES: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "field missing": (edit(lambda m: m.pop("network")), "the field network is missing"),
     "field unknown": (edit(lambda m: m.update(exec="x")), "unknown field 'exec'"),
-    "version": (edit(lambda m: m.update(version=2)), "version is 2; this pyedge reads 1"),
+    "version": (edit(lambda m: m.update(version=1)), "version is 1; this pyedge reads 2"),
+    "no digest": (put(b'{"format": "pyedge-checkpoint", "version": 2}'), "digest says None"),
     "another format": (put(b'{"format": "x"}'), "is no manifest"),
     "no object": (put(b"[1]"), "is no manifest"),
     "no JSON": (put(b"{"), f"{MANIFEST}: not JSON"),
@@ -446,6 +472,32 @@ def test_names_that_do_not_fit(tmp_path: Path, names: bytes, words: str) -> None
         read_whole(path)
 
 
+def sealed_again(manifest: bytes) -> bytes:
+    """With a right digest, if it is still JSON: what a file says on purpose is to be read."""
+    try:
+        values = json.loads(manifest)
+        values.pop("digest", None)
+        return sealed(values)
+    except (ValueError, AttributeError):
+        return manifest
+
+
+def test_every_changed_bit_of_a_manifest_is_noticed(tmp_path: Path) -> None:
+    path = save_alone(tmp_path)
+    data = (path / MANIFEST).read_bytes()
+    for place in range(len(data)):
+        changed = bytearray(data)
+        changed[place] ^= 1 << place % 7
+        (path / MANIFEST).write_bytes(changed)
+        try:
+            same = json.loads(changed) == json.loads(data)
+        except ValueError:
+            same = False
+        if not same:  # white space has no meaning
+            with pytest.raises(CheckpointError, match=MANIFEST):
+                Checkpoint(path)
+
+
 @pytest.mark.parametrize("name", [MANIFEST, SECOND, "backbone.safetensors", "names.json"])
 def test_no_damage_is_more_than_an_error(tmp_path: Path, name: str) -> None:
     """Bytes changed, cut, repeated: a CheckpointError or a checkpoint, and nothing else."""
@@ -480,7 +532,7 @@ def test_no_damage_is_more_than_an_error(tmp_path: Path, name: str) -> None:
                 del changed[place : place + generator.randrange(1, 40)]
             else:
                 changed[place:place] = changed[place : place + generator.randrange(1, 40)]
-        (path / name).write_bytes(changed)
+        (path / name).write_bytes(sealed_again(changed) if name == MANIFEST else changed)
         try:
             read_whole(path, verify=False)
         except CheckpointError as error:

@@ -26,7 +26,7 @@ from pyedge.trainer.checkpoint import Checkpoint, save
 from pyedge.trainer.distributed import Group
 from pyedge.trainer.export import export_onnx, load_backbone, metadata
 from pyedge.trainer.gallery import read_gallery, write_gallery
-from pyedge.trainer.manifest import Network
+from pyedge.trainer.manifest import Network, sealed
 from pyedge.trainer.partition import Partition
 from pyedge.trainer.shards import reshard
 from pyedge.trainer.tensor_file import Format, write_tensors
@@ -171,8 +171,9 @@ def test_another_network_is_named(tmp_path: Path, wrong: dict[str, Any], words: 
     checkpoint, _ = checkpoint_of(tmp_path, "mobilefacenet", 16, 32)
     path = checkpoint.path / "manifest.json"
     values = json.loads(path.read_text())
+    del values["digest"]
     values["network"].update(wrong)
-    path.write_text(json.dumps(values))
+    path.write_bytes(sealed(values))
     with pytest.raises(CheckpointError, match=words):
         load_backbone(Checkpoint(checkpoint.path))
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.multiprocessing as mp
 from faces import write_faces
 from ranks import run_ranks
 
@@ -22,6 +23,7 @@ from pyedge.trainer import Group, checkpoint
 from pyedge.trainer.config import TrainConfig
 from pyedge.trainer.data import Augmentation, Position
 from pyedge.trainer.launch import launch
+from pyedge.trainer.lock import locked
 from pyedge.trainer.train import LOG, Trainer, learning_rate, load_data, train
 
 PEOPLE, IMAGES = 6, 8
@@ -196,6 +198,35 @@ def test_init_of_a_run(faces: str, tmp_path: Path) -> None:
         train(other, tmp_path / "third")
     with pytest.raises(CheckpointError, match="nowhere: is no checkpoint"):
         train(dataclasses.replace(config, init=str(tmp_path / "nowhere")), tmp_path / "third")
+
+
+def hold(run: Path, taken: Any, release: Any) -> None:
+    """Another training, which has the folder until it is told to end."""
+    with locked(run, Group()):
+        taken.set()
+        release.wait(60)
+
+
+def test_one_training_at_a_time_has_a_folder(faces: str, tmp_path: Path) -> None:
+    config = description(faces, steps=1)
+    context = mp.get_context("spawn")
+    taken, release = context.Event(), context.Event()
+    other = context.Process(target=hold, args=(tmp_path, taken, release))
+    other.start()
+    assert taken.wait(60)
+    for ranks in (1, 2):
+        with pytest.raises(CheckpointError, match=rf"another training .*\(process {other.pid} of"):
+            launch(config, tmp_path, ranks)
+    assert not checkpoint.steps(tmp_path)
+    other.kill()  # whoever is killed keeps nothing
+    other.join()
+    result = launch(config, tmp_path, 2)
+    assert result is not None
+    assert result.finished
+    run = tmp_path / "file"
+    run.touch()
+    with pytest.raises(CheckpointError, match="file: cannot be written: File exists"):
+        launch(config, run, 1)
 
 
 def test_run_to_the_end(faces: str, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@
 
 Ranks write into `RUN/.step-00000120.tmp`, every file to the disk; then the folder gets its name.
 What a save that was killed left under such a name is nobody's, and the next save removes it. One
-training at a time writes into a run folder, which all its ranks see.
+training at a time writes into a run folder (`lock.py`), which all its ranks see.
 
 A row belongs to a class, so a run continues at another world size: a rank reads the rows of its
 classes from whichever files hold them, and only those.
@@ -29,7 +29,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from pyedge.errors import CheckpointError, InvalidArgumentError, PyEdgeError
+from pyedge.errors import CheckpointError, InvalidArgumentError
 from pyedge.trainer import strict_json, tensor_file
 from pyedge.trainer.distributed import Group
 from pyedge.trainer.manifest import (
@@ -186,11 +186,11 @@ def _together(
     action: Callable[[], str | None],
 ) -> list[str]:
     """Does `action` on every rank; returns the digests that they gave. Fails on all if on one."""
-    error: PyEdgeError | None = None
+    error: BaseException | None = None
     result = None
     try:
         result = action()
-    except PyEdgeError as caught:
+    except BaseException as caught:  # whatever it is, the others wait to be told
         error = caught
     told = bytes([error is None]) + bytes.fromhex(result or "00" * 32)
     mine = torch.tensor([list(told)], dtype=torch.uint8)

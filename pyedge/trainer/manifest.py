@@ -1,7 +1,7 @@
 """`manifest.json` of a checkpoint: everything about it but the tensors' values.
 
     {
-      "format": "pyedge-checkpoint", "version": 1,
+      "format": "pyedge-checkpoint", "version": 2,
       "step": 120,                                  training steps done
       "classes_of_rank": [[0, 500], [500, 1000]],   first class and the one behind the last
       "dim": 128,                                   length of a class centre
@@ -11,7 +11,8 @@
       "config": {…},                                of the run, for people and for resuming
       "training": {…},                              what the loop keeps: epoch, learning rate
       "label_names": true,                          whether there is names.json
-      "digests": {"backbone.safetensors": "…", …}   SHA-256 of every other file, hexadecimal
+      "digests": {"backbone.safetensors": "…", …},  SHA-256 of every other file, hexadecimal
+      "digest": "…"                                 and of this one, see `sealed`
     }
 
 The world size is the length of `classes_of_rank`. Files have the names that follow from it: the
@@ -20,6 +21,7 @@ manifest leads nowhere outside its folder.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -39,7 +41,7 @@ NAMES = "names.json"
 CENTERS = "centers"
 
 MAX_RANKS = 1 << 16
-_FORMAT, _VERSION = "pyedge-checkpoint", 1
+_FORMAT, _VERSION = "pyedge-checkpoint", 2
 _LIMIT = 16 << 20  # bytes of the file
 _MOST_CLASSES, _LONGEST = 1 << 40, 1 << 20
 _SHARD_TENSORS = 64
@@ -126,7 +128,7 @@ class Manifest:
             "digests": dict(self.digests),
         }
         try:
-            return strict_json.dump(values)
+            return sealed(values)
         except (TypeError, ValueError) as error:
             raise InvalidArgumentError(f"the manifest cannot be written as JSON: {error}") from None
 
@@ -143,6 +145,12 @@ class Manifest:
         if values.get("version") != _VERSION:
             raise CheckpointError(
                 f"{path}: version is {values.get('version')!r:.40}; this pyedge reads {_VERSION}"
+            )
+        digest = values.pop("digest", None)
+        if digest != _digest(values):
+            raise CheckpointError(
+                f"{path}: is damaged, or was changed by hand: its values have SHA-256 "
+                f"{_digest(values)}; its digest says {digest!r:.80}"
             )
         fields = _Fields(path, values)
         manifest = cls(
@@ -176,6 +184,19 @@ class Manifest:
                 f"{path}: digests: {extra[0]!r:.80} is no file of {manifest.world_size} ranks"
             )
         return manifest
+
+
+def sealed(values: Mapping[str, Any]) -> bytes:
+    """The file of these values, with the SHA-256 of the file that they would be without it.
+
+    Raises:
+        TypeError, ValueError: values that JSON does not have.
+    """
+    return strict_json.dump({**values, "digest": _digest(values)})
+
+
+def _digest(values: Mapping[str, Any]) -> str:
+    return hashlib.sha256(strict_json.dump(values)).hexdigest()
 
 
 class _Fields:

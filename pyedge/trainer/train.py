@@ -40,6 +40,7 @@ from pyedge.trainer.data.shards import INDEX
 from pyedge.trainer.distributed import Group
 from pyedge.trainer.export import load_backbone
 from pyedge.trainer.head import ShardedHead
+from pyedge.trainer.lock import locked
 from pyedge.trainer.manifest import CENTERS, Manifest, Network
 from pyedge.trainer.metric_losses import contrastive_loss, triplet_loss
 from pyedge.trainer.row_optimizer import RowAdamW, RowSGD
@@ -338,14 +339,21 @@ def train(
 
     Raises:
         InvalidArgumentError, InvalidImageError: of the data or the description.
-        CheckpointError: the last checkpoint is damaged or of another run, or cannot be written.
+        CheckpointError: the last checkpoint is damaged or of another run, or cannot be written; or
+            another training writes into `run`.
         TrainingError: the loss is no number, or another rank is gone.
     """
     group = group or Group()
     batches, names = load_data(config, group)
-    per_epoch = batches.steps_per_epoch
-    total = config.steps or max(1, round(config.epochs * per_epoch))
+    total = config.steps or max(1, round(config.epochs * batches.steps_per_epoch))
     trainer = Trainer(config, names, total, group)
+    with locked(run, trainer.patient):
+        return _run(trainer, batches, run, progress)
+
+
+def _run(trainer: Trainer, batches: Batches, run: Path, progress: Progress | None) -> TrainResult:
+    config, group, total = trainer.config, trainer.group, trainer.total_steps
+    per_epoch = batches.steps_per_epoch
     last = checkpoint.latest(run)
     taken = None
     if last is not None:
@@ -380,7 +388,7 @@ def train(
         saved,
         trainer.step,
         total,
-        len(names),
+        len(trainer.names),
         log.mean("loss", per_epoch),
         log.mean("accuracy", per_epoch),
         (trainer.step - first) * config.batch / max(seconds, 1e-9),

@@ -53,15 +53,13 @@ def measure() -> list[Result]:
 
 
 def _distances(puzzle: Puzzle, steps: int) -> list[Result]:
-    results = []
-    for name, dtype, limit in (("float64", torch.float64, 1e-6), ("float32", torch.float32, None)):
-        grown = compare(growing(puzzle, steps, dtype), puzzle, steps)
-        split = compare_on_ranks(puzzle, _RANKS, steps, dtype)
-        what = f"{puzzle.reduction}, {puzzle.classes:,} classes, {steps} steps, {name}"
-        for how, comparison in (("growing", grown), (f"{_RANKS} ranks", split)):
-            worst = max(comparison.w1_distances)
-            results.append(Result(f"|ΔW1| {how}, {what}", worst, "", limit))
-    return results
+    what = f"{puzzle.reduction}, {puzzle.classes:,} classes, {steps} steps"
+    runs = {"growing, float64": compare(growing(puzzle, steps), puzzle, steps)}
+    for name, dtype in (("float64", torch.float64), ("float32", torch.float32)):
+        runs[f"{_RANKS} ranks, {name}"] = compare_on_ranks(puzzle, _RANKS, steps, dtype)
+    return [
+        Result(f"|ΔW1| {how}, {what}", max(run.w1_distances), "", 1e-6) for how, run in runs.items()
+    ]
 
 
 def _milliseconds(reduction: Reduction, repeats: int) -> float:
