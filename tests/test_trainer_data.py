@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import signal
 import tarfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -274,6 +275,7 @@ def test_a_dead_worker_is_an_error(make: Maker) -> None:
     next(batches)
     (worker,) = children() - before
     os.kill(worker, signal.SIGKILL)
+    time.sleep(0.2)  # told where batches are asked for, not in the middle of a step
     with pytest.raises(TrainingError, match="a worker that loads data ended"):
         list(batches)
 
