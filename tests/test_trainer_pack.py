@@ -7,6 +7,8 @@ import itertools
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -230,13 +232,18 @@ def test_interrupt(faces: FaceFolder, packed: Path, tmp_path: Path, workers: int
     assert ("reading shards", size, size) in told
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_command(
-    folder: Path, packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path,
+    packed: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    number: signal.Signals,
 ) -> None:
     out = tmp_path / "out"
     command = ("pack", "write", folder, "-o", out, "--images-per-shard", 13, "--workers", 0)
     with monkeypatch.context() as patch:
-        patch.setattr(pack.Meter, "add", stop_at(42, pack.Meter.add))
+        patch.setattr(pack.Meter, "add", stop_at(42, number))
         result = cli(*command)
     assert result.exit_code == 130
     assert result.stderr == (
@@ -248,13 +255,33 @@ def test_interrupted_command(
     assert contents(out) == contents(packed)
 
 
-def stop_at(number: int, add: Callable[[pack.Meter, int], None]) -> Callable[..., None]:
-    """`Meter.add` that is interrupted at its so-manyth call."""
-    calls = itertools.count(1)
+KILLED = """
+import os, signal, sys
+from pyedge.trainer.data import FaceFolder, write_shards
+def kill(what, done, total):
+    if done == 30:
+        os.kill(os.getpid(), signal.SIGKILL)
+write_shards(FaceFolder.scan(sys.argv[1]), sys.argv[2], 13, workers=2, progress=kill)
+"""
+
+
+def test_killed(faces: FaceFolder, folder: Path, packed: Path, tmp_path: Path) -> None:
+    """Its workers end too: else they would hold the pipe, and the wait for its end."""
+    out = tmp_path / "out"
+    command = [sys.executable, "-c", KILLED, str(folder), str(out)]
+    ended = subprocess.run(command, cwd=tmp_path, stdout=subprocess.PIPE, timeout=60, check=False)
+    assert ended.returncode == -signal.SIGKILL
+    assert len(list(out.glob(".shard-000002.tar.*.tmp"))) == 1
+    assert finish(faces, out, packed).written == PEOPLE * IMAGES - 2 * 13
+
+
+def stop_at(call: int, number: signal.Signals = signal.SIGINT) -> Callable[..., None]:
+    """A `Meter.add` whose so-manyth call brings a signal."""
+    calls, add = itertools.count(1), pack.Meter.add
 
     def interrupted(meter: pack.Meter, count: int) -> None:
-        if next(calls) == number:
-            raise KeyboardInterrupt
+        if next(calls) == call:
+            signal.raise_signal(number)
         add(meter, count)
 
     return interrupted
@@ -265,7 +292,7 @@ def test_interrupted_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     cli("pack", "index", tmp_path)
     before = contents(tmp_path)
     tar(tmp_path / "b.tar", {"1.png": png(1), "1.cls": b"7"})
-    monkeypatch.setattr(pack.Meter, "add", stop_at(3, pack.Meter.add))
+    monkeypatch.setattr(pack.Meter, "add", stop_at(3))
     result = cli("pack", "index", tmp_path, "--workers", 0)
     assert result.exit_code == 130
     assert result.stderr == f"error: interrupted; {tmp_path} is as it was\n"
@@ -334,7 +361,7 @@ def test_damaged_shard_of_an_unfinished_set(
 ) -> None:
     out = tmp_path / "out"
     with monkeypatch.context() as patch:
-        patch.setattr(pack.Meter, "add", stop_at(40, pack.Meter.add))
+        patch.setattr(pack.Meter, "add", stop_at(40))
         with pytest.raises(KeyboardInterrupt):
             write_shards(faces, out, 13)
     damaged = out / "shard-000001.tar"

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -84,7 +87,10 @@ def write(
     found = FaceFolder.scan(folders).at_least(min_images)
     faces, held = found.without(names).hold_out(hold_out)
     try:
-        with progress() as advance:
+        with (
+            _interrupted(f"{out} is unfinished, and the same command goes on"),
+            progress() as advance,
+        ):
             packed = write_shards(
                 faces, out, images_per_shard, seed, skip_broken, _processes(workers), advance
             )
@@ -92,9 +98,6 @@ def write(
         raise InvalidImageError(
             f"{error} with a whole image in its place, or --skip-broken"
         ) from error
-    except KeyboardInterrupt:
-        error_line(f"interrupted; {out} is unfinished, and the same command goes on")
-        raise typer.Exit(130) from None
     counts = {
         "excluded": len(names.intersection(found.names)),
         "held_out": len(held.names),
@@ -142,17 +145,26 @@ def index(
 
     given = None if names is None else _lines(names)
     started = time.monotonic()
-    try:
-        with progress() as advance:
-            shards = index_shards(folder, classes, given, _processes(workers), advance)
-    except KeyboardInterrupt:
-        error_line(f"interrupted; {folder} is as it was")
-        raise typer.Exit(130) from None
+    with _interrupted(f"{folder} is as it was"), progress() as advance:
+        shards = index_shards(folder, classes, given, _processes(workers), advance)
     figures = _figures(shards, time.monotonic() - started, shards.total)
     if as_json:
         print_json(figures)
     else:
         _show(figures)
+
+
+@contextmanager
+def _interrupted(what: str) -> Iterator[None]:
+    """A process that is asked to end (SIGINT, SIGTERM) tidies up and says how things stand."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    except KeyboardInterrupt:
+        error_line(f"interrupted; {what}")
+        raise typer.Exit(130) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _processes(workers: int | None) -> int:

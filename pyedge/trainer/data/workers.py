@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import signal
+import sys
 import threading
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
@@ -12,6 +14,8 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from pyedge.errors import PyEdgeError, TrainingError
+
+_PR_SET_PDEATHSIG = 1  # of <linux/prctl.h>
 
 
 def answers(data: Dataset, workers: int, sampler: Any = None) -> Generator[Any, None, None]:
@@ -36,7 +40,7 @@ def answers(data: Dataset, workers: int, sampler: Any = None) -> Generator[Any, 
         # A worker shares with its parent what is in memory, and uses neither its threads nor its
         # device.
         multiprocessing_context="fork" if workers else None,
-        worker_init_fn=_leave_interrupts,
+        worker_init_fn=_depend_on_parent,
     )
     with _child_signals_kept():
         items = iter(loader)
@@ -66,6 +70,11 @@ def _child_signals_kept() -> Iterator[None]:
         signal.signal(signal.SIGCHLD, before or signal.SIG_DFL)
 
 
-def _leave_interrupts(worker: int) -> None:
-    """An interrupt is for the parent, which ends its workers."""
+def _depend_on_parent(worker: int) -> None:
+    """An interrupt is for the parent, which ends its workers; if it is killed, they go with it.
+
+    torch's watch over the parent does not see to that: a worker with a full pipe waits for ever.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
