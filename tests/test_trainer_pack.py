@@ -399,5 +399,9 @@ def test_index_refuses(tmp_path: Path) -> None:
 
 def test_shards_without_an_index(tmp_path: Path) -> None:
     tar(tmp_path / "a.tar", {"0.png": png(1), "0.cls": b"0"})
-    with pytest.raises(InvalidArgumentError, match="no such file; `pyedge pack index` writes it"):
+    with pytest.raises(
+        InvalidArgumentError, match=r"no images .*`pyedge pack index` makes its tar"
+    ):
         launch(description(str(tmp_path)), tmp_path / "run")
+    with pytest.raises(InvalidArgumentError, match="no such file; `pyedge pack index` writes it"):
+        Shards.open(tmp_path)

@@ -151,9 +151,11 @@ def _identities(folder: Path) -> dict[str, list[Path]]:
             f"({min(people)}); expected one or the other"
         )
     if not images and not people:
-        kinds = " ".join(sorted(SUFFIXES))
+        looked = f"looked for {' '.join(sorted(SUFFIXES))}"
+        if any(entry.name.endswith(".tar") for entry in entries):
+            looked = "`pyedge pack index` makes its tar files a set"
         raise InvalidArgumentError(
-            f"{folder}: no images in this folder or its subfolders (looked for {kinds})"
+            f"{folder}: no images in this folder or its subfolders ({looked})"
         )
     for path in images:
         people.setdefault(identity_of(path.name), []).append(path)

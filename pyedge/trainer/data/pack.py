@@ -182,7 +182,8 @@ class _Plan(Dataset):
         """SHA-256 of all that the set follows from, but for what is in the images."""
         hashed = hashlib.sha256(self.names)
         hashed.update(json.dumps([len(part) for part in self.shards]).encode())
-        hashed.update(self._order.tobytes() + self._faces.labels.tobytes())
+        hashed.update(self._order.data)
+        hashed.update(self._faces.labels.data)
         for path in self._faces.paths:
             hashed.update(os.fsencode(path.absolute()) + b"\0")
         return hashed.hexdigest()

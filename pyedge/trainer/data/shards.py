@@ -158,9 +158,8 @@ class Shards:
 
 
 def is_sharded(folder: str | os.PathLike[str]) -> bool:
-    """Whether a folder holds shards, with their index or still without."""
-    found = Path(folder)
-    return any((found / name).is_file() for name in (INDEX, UNFINISHED)) or any(found.glob("*.tar"))
+    """Whether a folder holds a sharded set, or one that is not finished."""
+    return any((Path(folder) / name).is_file() for name in (INDEX, UNFINISHED))
 
 
 def samples_of(path: Path, classes: int | None = None) -> Iterator[Sample]:
