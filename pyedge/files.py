@@ -5,13 +5,23 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from pyedge.errors import InvalidArgumentError, PyEdgeError
 
 
 def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
-    """Writes `data` to `path`: afterwards the file is there whole, or as it was before.
+    """Writes `data` to `path`; see `writing_atomically`."""
+    with writing_atomically(path) as file:
+        file.write(data)
+
+
+@contextmanager
+def writing_atomically(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """A file to write: after the block it is at `path` whole, or what was there before still is.
 
     The bytes go to a temporary file in the same folder, to the disk, and only then under the
     name asked for. A symbolic link keeps pointing to its file, which is replaced.
@@ -27,7 +37,7 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
     try:
         try:
             with temporary.open("xb") as file:
-                file.write(data)
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(target)

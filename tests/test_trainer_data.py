@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import signal
 import tarfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -36,6 +37,7 @@ from pyedge.trainer.data import (
     trained_metadata,
     write_shards,
 )
+from pyedge.trainer.data.sampler import Purpose, generator
 
 SIDE = 16  # of the network's input
 SMALL = trained_metadata(SIDE)
@@ -72,7 +74,7 @@ def faces(tmp_path_factory: pytest.TempPathFactory) -> FaceFolder:
 
 @pytest.fixture(scope="module")
 def shards(faces: FaceFolder, tmp_path_factory: pytest.TempPathFactory) -> Shards:
-    return write_shards(faces, tmp_path_factory.mktemp("shards") / "new", images_per_shard=30)
+    return write_shards(faces, tmp_path_factory.mktemp("shards") / "new", 30).shards
 
 
 # Folders
@@ -241,6 +243,24 @@ def test_going_on_within_an_epoch(make: Maker) -> None:
             assert torch.equal(a_labels, b_labels)
 
 
+def test_going_on_reads_what_is_left(faces: FaceFolder, tmp_path: Path) -> None:
+    """The shards that hold nothing of the steps to come need not even be there."""
+    shards = write_shards(faces, tmp_path / "set", images_per_shard=4).shards
+    sampler = LaneSampler(shards, 4, lanes=1, buffer=6, seed=2)
+    whole = list(sampler.batches(0, epoch=1))
+    assert len(whole) == sampler.steps_per_epoch == 25
+    order = generator(Purpose.SHARDS, 2, 1).permutation(len(shards.files))
+    for start in range(26):
+        assert list(sampler.batches(0, 1, start)) == whole[start:]
+        if start >= 15:  # 60 samples are taken: none of the first 20 is in the buffer by now
+            (shards.folder / shards.files[order[start - 15]]).unlink(missing_ok=True)
+
+
+def test_lanes_stay_from_release_to_release(shards: Shards) -> None:
+    batch = next(LaneSampler(shards, 8, lanes=2, buffer=20, seed=1).batches(1, epoch=2))
+    assert [sample.index for sample in batch] == [72, 85, 80, 86]
+
+
 def test_epochs_differ(make: Maker) -> None:
     first, second = (next(make(0, 1, 0).epoch(Position(epoch)))[0] for epoch in (0, 1))
     assert not torch.equal(first, second)
@@ -274,6 +294,7 @@ def test_a_dead_worker_is_an_error(make: Maker) -> None:
     next(batches)
     (worker,) = children() - before
     os.kill(worker, signal.SIGKILL)
+    time.sleep(0.2)  # told where batches are asked for, not in the middle of a step
     with pytest.raises(TrainingError, match="a worker that loads data ended"):
         list(batches)
 
@@ -333,21 +354,11 @@ def test_shards_are_what_they_say(faces: FaceFolder, shards: Shards, tmp_path: P
     assert [sample.index for sample in samples] == list(range(101))
     kept = {path.read_bytes(): label for path, label in zip(faces.paths, faces.labels, strict=True)}
     assert {sample.data: sample.label for sample in samples} == kept, "files go in as they are"
-    again = write_shards(faces, tmp_path / "again", images_per_shard=30)
+    again = write_shards(faces, tmp_path / "again", 30, workers=2).shards
     for name in (*again.files, "shards.json", "names.json"):
         assert (again.folder / name).read_bytes() == (shards.folder / name).read_bytes()
     with pytest.raises(InvalidArgumentError, match="not empty"):
         write_shards(faces, tmp_path / "again")
-
-
-def test_no_index_of_unfinished_shards(tmp_path: Path) -> None:
-    save(tmp_path / "faces" / "Ann_1.png", picture(0))
-    save(tmp_path / "faces" / "Ann_2.png", picture(0))
-    (tmp_path / "faces" / "Ann_2.png").write_bytes(b"\x89PNG\r\n\x1a\n")
-    with pytest.raises(InvalidImageError, match=r"Ann_2\.png"):
-        write_shards(FaceFolder.scan(tmp_path / "faces"), tmp_path / "out", 1)
-    with pytest.raises(InvalidArgumentError, match=r"shards\.json: cannot be read"):
-        Shards.open(tmp_path / "out")
 
 
 def tar(path: Path, members: dict[str, bytes]) -> None:
@@ -392,7 +403,9 @@ def test_shards_of_another_origin(tmp_path: Path) -> None:
         ({"0.png": png()}, r"a\.tar: 0: has png; expected one image"),
         ({"0.png": png(), "0.jpg": png(), "0.cls": b"0"}, "has cls, jpg, png; expected one image"),
         ({"0.png": png(), "0.cls": b"one"}, r"0\.cls: b'one'; expected a whole number"),
-        ({"0.png": png(), "0.cls": b"-1"}, r"0\.cls: label -1; expected from 0 on"),
+        ({"0.png": png(), "0.cls": b"-1"}, r"0\.cls: label -1; expected 0 to 2147483647"),
+        ({"0.png": png(), "0.cls": b"%d" % 2**31}, r"0\.cls: label 2147483648; expected 0 to"),
+        ({"Al.B.png": png(), "Al.B.cls": b"0"}, r"a\.tar: Al: has b\.cls, b\.png; expected one"),
         ({"0.png": png(), "0.cls": b"9" * 5000}, r"0\.cls: .*expected a whole number"),
         ({"0.png": png(), "0.json": b"{"}, r'0\.json: .*expected \{"label": NUMBER\}'),
         ({"0.png": png(), "0.json": b"[" * 99999}, r"0\.json: "),
@@ -428,9 +441,38 @@ def test_bad_tar_files_are_named(tmp_path: Path) -> None:
         read(huge.tobuf(tarfile.GNU_FORMAT) + whole[512:])
     with pytest.raises(TrainingError, match=r"a\.tar: .*duplicate file name"):
         read(whole[:1024] * 2 + whole[2048:])
+    backwards = tarfile.TarInfo("notes.txt")
+    backwards.size = -1024
+    with pytest.raises(TrainingError, match=r"a\.tar: .*notes\.txt has a size of -1024"):
+        read(whole[:2048] + backwards.tobuf(tarfile.GNU_FORMAT) + whole[2560:])
     path.unlink()
     with pytest.raises(TrainingError, match=r"a\.tar: no such file"):
         list(shards.read(0))
+
+
+def test_an_end_that_is_none(tmp_path: Path) -> None:
+    """A tar file ends with zeros; a damaged header, or no more bytes, is no end."""
+    path = tmp_path / "a.tar"
+    tar(path, {"0.png": png(), "0.cls": b"0", "1.png": png(), "1.cls": b"0"})
+    whole = path.read_bytes()
+    last = whole.rindex(b"1.png")
+    for data in (whole[:last], whole[:last] + b"\xff" + whole[last + 1 :]):
+        path.write_bytes(data)
+        with pytest.raises(TrainingError, match=rf"a\.tar: .*no header and no end at byte {last}"):
+            index_shards(tmp_path)
+    path.write_bytes(whole[: last + 100])
+    with pytest.raises(TrainingError, match=r"a\.tar: not a whole tar file"):
+        index_shards(tmp_path)
+
+
+def test_what_may_be_large_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pyedge.trainer.data.shards._MOST_BYTES", len(png()))
+    large = bytes(len(png()) + 1)
+    tar(tmp_path / "a.tar", {"0.png": png(), "0.mask.png": large, "0.cls": b"0", "0.npy": large})
+    assert index_shards(tmp_path).samples == (1,)
+    tar(tmp_path / "a.tar", {"0.png": large, "0.cls": b"0"})
+    with pytest.raises(TrainingError, match=r"0\.png: not a plain, whole member of at most"):
+        index_shards(tmp_path)
 
 
 def test_sparse_members_are_refused(tmp_path: Path) -> None:
@@ -458,6 +500,7 @@ def test_a_bad_image_in_a_stream_is_named(workers: int, tmp_path: Path) -> None:
         ({"format": "zip"}, "format 'zip'"),
         ({"classes": -1}, "-1 is no count"),
         ({"classes": None}, "None is no count"),
+        ({"classes": 0}, "0 classes; expected 1 to"),
         ({"shards": []}, "no shards"),
         ({"shards": [{"file": "a.tar"}]}, "no field 'samples'"),
         ({"shards": [{"file": "../a.tar", "samples": 1, "bytes": 1}]}, "is no file name"),

@@ -17,6 +17,7 @@ from pyedge.cli import (
     doctor,
     evaluate,
     inspect,
+    pack,
     quickstart,
     run,
     shards,
@@ -134,4 +135,5 @@ app.command("bench")(bench.bench)
 app.command("evaluate")(evaluate.evaluate)
 app.command("doctor")(doctor.doctor)
 app.command("train")(train.train)
+app.add_typer(pack.app, name="pack")
 app.add_typer(shards.app, name="shards")

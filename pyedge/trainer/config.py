@@ -67,6 +67,9 @@ class TrainConfig:
         checkpoint_every: steps between checkpoints; 0 is one at the end.
         keep: how many checkpoints stay.
         workers: processes that load data, for each rank.
+        lanes, shuffle_buffer: of shards, without effect on folders of images: parts in which an
+            epoch is read, and the samples that each shuffles among; see `LaneSampler`. `batch` is
+            a multiple of `lanes`, and `lanes` of every number of ranks that the run may have.
         augmentation: of the training images.
     """
 
@@ -102,6 +105,8 @@ class TrainConfig:
     checkpoint_every: int = 0
     keep: int = 2
     workers: int = 0
+    lanes: int = 8
+    shuffle_buffer: int = 1000
     augmentation: Augmentation = field(default_factory=Augmentation)
 
     def __post_init__(self) -> None:
@@ -116,6 +121,8 @@ class TrainConfig:
             "size": 16,
             "batch": 1,
             "keep": 1,
+            "lanes": 1,
+            "shuffle_buffer": 1,
         }
         for spec in fields(self):
             value = getattr(self, spec.name)

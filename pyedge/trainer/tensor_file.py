@@ -32,7 +32,7 @@ _MOST = 2**62  # no count of bytes is larger
 
 
 class Meter:
-    """Counts bytes up to `total` and tells `progress`."""
+    """Counts up to `total`, bytes as a rule, and tells `progress`."""
 
     def __init__(self, progress: Progress | None, what: str, total: int) -> None:
         self._progress, self._what, self._total, self._done = progress, what, total, 0

@@ -34,9 +34,9 @@ from pyedge.trainer.data import (
     Position,
     Shards,
     StreamBatches,
+    is_sharded,
     trained_metadata,
 )
-from pyedge.trainer.data.shards import INDEX
 from pyedge.trainer.distributed import Group
 from pyedge.trainer.export import load_backbone
 from pyedge.trainer.head import ShardedHead
@@ -402,14 +402,18 @@ def load_data(config: TrainConfig, group: Group) -> tuple[Batches, tuple[str, ..
     """The batches of this rank, and the names of the classes."""
     pixels = Pixels(config.augmentation, trained_metadata(config.size), config.seed)
     place = {"rank": group.rank, "world_size": group.world_size, "workers": config.workers}
-    if len(config.data) == 1 and (Path(config.data[0]) / INDEX).is_file():
+    if any(map(is_sharded, config.data)):
+        if len(config.data) > 1:
+            raise InvalidArgumentError(
+                f"data is {len(config.data)} folders, of which one holds shards; expected it alone"
+            )
         if config.min_images > 1 or config.hold_out:
             raise InvalidArgumentError(
                 f"{config.data[0]}: min_images and hold_out are for folders of images; shards are "
                 "written without the identities that are not to be trained on"
             )
         shards = Shards.open(config.data[0])
-        lanes = LaneSampler(shards, config.batch, seed=config.seed)
+        lanes = LaneSampler(shards, config.batch, config.lanes, config.shuffle_buffer, config.seed)
         return StreamBatches(lanes, pixels, **place), shards.names()
     faces = FaceFolder.scan(config.data).at_least(config.min_images)
     faces, _ = faces.hold_out(config.hold_out)

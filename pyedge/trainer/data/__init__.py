@@ -9,8 +9,9 @@ from pyedge.trainer.data.loader import (
     StreamBatches,
     trained_metadata,
 )
+from pyedge.trainer.data.pack import Packed, index_shards, write_shards
 from pyedge.trainer.data.sampler import BatchSampler, Position
-from pyedge.trainer.data.shards import Shards, index_shards, write_shards
+from pyedge.trainer.data.shards import Shards, is_sharded
 from pyedge.trainer.data.stream import LaneSampler
 
 __all__ = [
@@ -21,12 +22,14 @@ __all__ = [
     "FaceFolder",
     "FolderBatches",
     "LaneSampler",
+    "Packed",
     "Pixels",
     "Position",
     "Shards",
     "StreamBatches",
     "held_out",
     "index_shards",
+    "is_sharded",
     "trained_metadata",
     "write_shards",
 ]

@@ -140,11 +140,9 @@ def check_size(image: np.ndarray, name: str, size: tuple[int, int] | None) -> np
 def _identities(folder: Path) -> dict[str, list[Path]]:
     """The images of each identity in one folder of either form."""
     entries = _entries(folder)
-    images = [path for path in entries if path.suffix.lower() in SUFFIXES and path.is_file()]
+    images = _images(entries)
     people = {
-        path.name: [p for p in _entries(path) if p.suffix.lower() in SUFFIXES and p.is_file()]
-        for path in entries
-        if path.is_dir()
+        entry.name: _images(_entries(Path(entry.path))) for entry in entries if entry.is_dir()
     }
     people = {name: paths for name, paths in people.items() if paths}
     if images and people:
@@ -153,19 +151,31 @@ def _identities(folder: Path) -> dict[str, list[Path]]:
             f"({min(people)}); expected one or the other"
         )
     if not images and not people:
-        kinds = " ".join(sorted(SUFFIXES))
+        looked = f"looked for {' '.join(sorted(SUFFIXES))}"
+        if any(entry.name.endswith(".tar") for entry in entries):
+            looked = "`pyedge pack index` makes its tar files a set"
         raise InvalidArgumentError(
-            f"{folder}: no images in this folder or its subfolders (looked for {kinds})"
+            f"{folder}: no images in this folder or its subfolders ({looked})"
         )
     for path in images:
         people.setdefault(identity_of(path.name), []).append(path)
     return people
 
 
-def _entries(folder: Path) -> list[Path]:
+def _images(entries: list[os.DirEntry[str]]) -> list[Path]:
+    """The image files; the folder has told already what is a file, which saves asking for each."""
+    return [
+        Path(entry.path)
+        for entry in entries
+        if Path(entry.name).suffix.lower() in SUFFIXES and entry.is_file()
+    ]
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
     if not folder.is_dir():
         raise InvalidArgumentError(f"{folder}: not a folder")
     try:
-        return list(folder.iterdir())
+        with os.scandir(folder) as found:
+            return list(found)
     except OSError as error:
         raise InvalidArgumentError(f"{folder}: cannot be read: {error.strerror}") from error

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
+from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
 from pyedge.align import crops_for_model
-from pyedge.errors import InvalidArgumentError, PyEdgeError, TrainingError
+from pyedge.errors import InvalidArgumentError, PyEdgeError
 from pyedge.metadata import ARCFACE_LANDMARKS, ARCFACE_SIZE, Metadata
 from pyedge.trainer.data.augment import Augmentation
 from pyedge.trainer.data.folder import FaceFolder
 from pyedge.trainer.data.sampler import BatchSampler, Position, rank_batch
 from pyedge.trainer.data.stream import LaneSampler
+from pyedge.trainer.data.workers import answers
 
 Batch = tuple[Tensor, Tensor]  # float32 [b, 3, H, W], int64 [b]
 
@@ -124,7 +124,7 @@ class FolderBatches:
         steps = range(position.step, self.steps_per_epoch)
         positions = (Position(position.epoch, step) for step in steps)
         asked = ((p.epoch, self._sampler.indices(p, *self._ranks)) for p in positions)
-        yield from _load(self._images, self._workers, sampler=asked)
+        yield from answers(self._images, self._workers, sampler=asked)
 
 
 class StreamBatches:
@@ -155,7 +155,7 @@ class StreamBatches:
 
     def epoch(self, position: Position) -> Iterator[Batch]:
         stream = _LaneImages(self._sampler, self._pixels, self._lanes, position)
-        parts = _load(stream, self._workers)
+        parts = answers(stream, self._workers)
         # Workers answer in turn, and each has every so-manyth lane: parts come by lane.
         for _ in range(position.step, self.steps_per_epoch):
             images, labels = zip(*(next(parts) for _ in self._lanes), strict=True)
@@ -206,39 +206,6 @@ class _LaneImages(IterableDataset):
                     yield self._pixels(images, indices, epoch), labels
         except PyEdgeError as error:
             yield error
-
-
-def _load(images: Dataset, workers: int, sampler: Any = None) -> Iterator[Batch]:
-    """What a data set gives, through so many workers; an error it returns is raised here."""
-    loader = DataLoader(
-        images,
-        batch_size=None,
-        sampler=sampler,
-        num_workers=workers,
-        # Not torch's own, whose state belongs to the training.
-        generator=torch.Generator(),
-        # A worker shares the cache with its parent, and uses neither its threads nor its device.
-        multiprocessing_context="fork" if workers else None,
-        worker_init_fn=_leave_interrupts,
-    )
-    batches = iter(loader)
-    try:
-        while (batch := next(batches, None)) is not None:
-            if isinstance(batch, PyEdgeError):
-                raise batch
-            yield batch
-    except RuntimeError as error:
-        if not workers:
-            raise
-        # This is how torch reports a worker that is gone.
-        raise TrainingError(f"a worker that loads data ended: {error}") from error
-    finally:
-        del batches  # ends the workers, also while a traceback keeps this frame
-
-
-def _leave_interrupts(worker: int) -> None:
-    """An interrupt is for the training process, which ends its workers."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _check_rank(rank: int, world_size: int, workers: int) -> None:

@@ -2,8 +2,7 @@
 
 A folder of shards has an index, `shards.json`: how many samples and bytes each shard has, and how
 many classes there are. With it an epoch has a known length, and a shard cut short is noticed. The
-index is written last, so a folder without one is unfinished. Shards of another origin get theirs
-from `index_shards`.
+index is written last, so a folder without one is unfinished (see `pyedge.trainer.data.pack`).
 
 Nothing here unpickles, fetches or starts programs, as WebDataset's own reader does on a name's
 word: shards are local files, members are an image, a class as text (`cls`) or `{"label": …}`
@@ -12,12 +11,12 @@ word: shards are local files, members are an image, a class as text (`cls`) or `
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import tarfile
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +25,15 @@ import numpy as np
 from pyedge.errors import InvalidArgumentError, InvalidImageError, TrainingError, UnsupportedError
 from pyedge.files import write_atomically
 from pyedge.images import SUFFIXES, load_image
-from pyedge.trainer.data.folder import FaceFolder, check_size
-from pyedge.trainer.data.sampler import Purpose, generator
+from pyedge.trainer.data.folder import check_size
 
 INDEX, NAMES = "shards.json", "names.json"
+UNFINISHED = "unfinished.json"  # what a set is to become, until it has its index
 _FORMAT = "pyedge-shards-1"
 _IMAGES = frozenset(suffix[1:] for suffix in SUFFIXES)
 _LABELS = frozenset({"cls", "json"})
+MOST_CLASSES = 1 << 31  # a label above is no label: a number of another kind, or damage
+_MOST_BYTES = 1 << 26  # of a member
 
 
 @dataclass(frozen=True)
@@ -55,11 +56,7 @@ class Sample:
         Raises:
             InvalidImageError: no whole image, or another size.
         """
-        try:
-            return check_size(load_image(self.data), self.where, size)
-        except InvalidImageError as error:
-            message = str(error).removeprefix(f"{self.where}: ").removeprefix("image bytes: ")
-            raise InvalidImageError(f"{self.where}: {message}") from error
+        return decoded(self.data, self.where, size)
 
 
 @dataclass(frozen=True)
@@ -77,6 +74,15 @@ class Shards:
     files: tuple[str, ...]
     samples: tuple[int, ...]
     sizes: tuple[int, ...]
+    _stops: tuple[int, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_stops", tuple(accumulate(self.samples)))
+
+    @property
+    def total(self) -> int:
+        """Samples of all shards."""
+        return self._stops[-1]
 
     @classmethod
     def open(cls, folder: str | os.PathLike[str]) -> Shards:
@@ -85,6 +91,11 @@ class Shards:
         Raises:
             InvalidArgumentError: no index, or one that this version cannot read.
         """
+        if not (Path(folder) / INDEX).is_file():
+            hint = "`pyedge pack index` writes it"
+            if (Path(folder) / UNFINISHED).is_file():
+                hint = "this is an unfinished set, and the command that began it goes on"
+            raise InvalidArgumentError(f"{Path(folder) / INDEX}: no such file; {hint}")
         index = _read_json(Path(folder) / INDEX)
         try:
             if index["format"] != _FORMAT:
@@ -98,6 +109,8 @@ class Shards:
             )
             if not shards.files or len(set(shards.files)) != len(shards.files):
                 raise ValueError("no shards, or one of them twice")
+            if not 1 <= shards.classes <= MOST_CLASSES:
+                raise ValueError(f"{shards.classes} classes; expected 1 to {MOST_CLASSES}")
         except (KeyError, TypeError, ValueError) as error:
             reason = f"no field {error}" if isinstance(error, KeyError) else error
             raise InvalidArgumentError(f"{Path(folder) / INDEX}: not an index: {reason}") from error
@@ -109,15 +122,14 @@ class Shards:
         Raises:
             InvalidArgumentError: a file of names that does not fit the classes.
         """
-        path = self.folder / NAMES
-        if not path.exists():
+        names = stored_names(self.folder)
+        if names is None:
             return tuple(str(label) for label in range(self.classes))
-        names = _read_json(path)
-        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise InvalidArgumentError(f"{path}: expected a list of names")
         if len(names) != self.classes:
-            raise InvalidArgumentError(f"{path}: {len(names)} names; expected {self.classes}")
-        return tuple(names)
+            raise InvalidArgumentError(
+                f"{self.folder / NAMES}: {len(names)} names; expected {self.classes}"
+            )
+        return names
 
     def read(self, shard: int, start: int = 0, stop: int | None = None) -> Iterator[Sample]:
         """The samples from `start` to before `stop` of a shard, as they stand in it.
@@ -128,7 +140,7 @@ class Shards:
         """
         path = self.folder / self.files[shard]
         stop = self.samples[shard] if stop is None else stop
-        first = sum(self.samples[:shard])
+        first = self._stops[shard] - self.samples[shard]
         size = path.stat().st_size if path.is_file() else -1
         if size != self.sizes[shard]:
             found = "no such file" if size < 0 else f"{size} bytes"
@@ -145,94 +157,63 @@ class Shards:
             )
 
 
-def write_shards(
-    faces: FaceFolder,
-    folder: str | os.PathLike[str],
-    images_per_shard: int = 10_000,
-    seed: int = 0,
+def is_sharded(folder: str | os.PathLike[str]) -> bool:
+    """Whether a folder holds a sharded set, or one that is not finished."""
+    return any((Path(folder) / name).is_file() for name in (INDEX, UNFINISHED))
+
+
+def samples_of(path: Path, classes: int | None = None) -> Iterator[Sample]:
+    """The samples of one tar file, numbered from 0; it need not be in an index.
+
+    Raises:
+        TrainingError: it is damaged, or a sample is without an image or a proper label.
+    """
+    for index, (key, members) in enumerate(_grouped(path)):
+        yield _sample(f"{path}: {key}", index, members, classes)
+
+
+def write_index(
+    folder: Path, classes: int, paths: Sequence[Path], samples: Sequence[int]
 ) -> Shards:
-    """Writes the images of a folder of identities, as they are encoded, to shards.
-
-    Their order is a permutation by `seed`: a reader that shuffles within a window then sees people
-    mixed well. The same input gives the same bytes.
-
-    Args:
-        folder: made if it is not there; must be empty.
-        images_per_shard: a shard is put together in memory.
-
-    Raises:
-        InvalidArgumentError: the folder is not empty.
-        InvalidImageError: a file that is no whole image.
-        PyEdgeError: the system refused (no permission, disk full).
-    """
-    target = Path(folder)
-    if images_per_shard < 1:
-        raise InvalidArgumentError(f"images_per_shard is {images_per_shard}; expected 1 or more")
-    try:
-        target.mkdir(parents=True, exist_ok=True)
-        if next(target.iterdir(), None) is not None:
-            raise InvalidArgumentError(f"{folder}: not empty; expected a new folder for the shards")
-    except OSError as error:
-        raise InvalidArgumentError(f"{folder}: cannot be made: {error.strerror}") from error
-    order = generator(Purpose.SHARDS, seed).permutation(len(faces.paths))
-    entries: list[dict[str, Any]] = []
-    for start in range(0, len(order), images_per_shard):
-        chosen = order[start : start + images_per_shard]
-        data = _shard(faces, chosen, start)
-        name = f"shard-{len(entries):06d}.tar"
-        write_atomically(target / name, data)
-        entries.append({"file": name, "samples": len(chosen), "bytes": len(data)})
-    write_atomically(target / NAMES, json.dumps(faces.names, ensure_ascii=False).encode())
-    return _write_index(target, len(faces.names), entries)
-
-
-def index_shards(folder: str | os.PathLike[str], classes: int | None = None) -> Shards:
-    """Reads all `.tar` files of a folder through, in order of their names, and writes the index.
-
-    Args:
-        classes: how many there are; by default one more than the largest label found.
-
-    Raises:
-        InvalidArgumentError: no shards there.
-        TrainingError: a damaged shard, or a sample without an image or a proper label.
-    """
-    target = Path(folder)
-    paths = sorted(target.glob("*.tar"))
-    if not paths:
-        raise InvalidArgumentError(f"{folder}: no shards (*.tar) in this folder")
-    entries, largest = [], -1
-    for path in paths:
-        samples = 0
-        for key, members in _grouped(path):
-            sample = _sample(f"{path}: {key}", samples, members, classes)
-            samples, largest = samples + 1, max(largest, sample.label)
-        if not samples:
-            raise TrainingError(f"{path}: no samples")
-        entries.append({"file": path.name, "samples": samples, "bytes": path.stat().st_size})
-    return _write_index(target, classes or largest + 1, entries)
-
-
-def _shard(faces: FaceFolder, chosen: np.ndarray, first: int) -> bytes:
-    """One tar file; keys count through all shards."""
-    buffer = io.BytesIO()
-    with webdataset().TarWriter(buffer, encoder=False, mtime=0.0) as writer:
-        for offset, index in enumerate(chosen):
-            path = faces.paths[index]
-            load_image(path)  # what cannot be decoded whole is refused here, not in training
-            writer.write(
-                {
-                    "__key__": f"{first + offset:012d}",
-                    path.suffix[1:].lower(): path.read_bytes(),
-                    "cls": str(faces.labels[index]).encode(),
-                }
-            )
-    return buffer.getvalue()
-
-
-def _write_index(folder: Path, classes: int, entries: list[dict[str, Any]]) -> Shards:
+    """Writes the index of the shards at `paths`, which have so many samples each."""
+    entries = [
+        {"file": path.name, "samples": count, "bytes": path.stat().st_size}
+        for path, count in zip(paths, samples, strict=True)
+    ]
     index = {"format": _FORMAT, "classes": classes, "shards": entries}
     write_atomically(folder / INDEX, json.dumps(index, indent=1).encode())
     return Shards.open(folder)
+
+
+def stored_names(folder: Path) -> tuple[str, ...] | None:
+    """The names of the classes, by label; None where the folder does not tell.
+
+    Raises:
+        InvalidArgumentError: the file is no list of names.
+    """
+    path = folder / NAMES
+    if not path.exists():
+        return None
+    names = _read_json(path)
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise InvalidArgumentError(f"{path}: expected a list of names")
+    return tuple(names)
+
+
+def decoded(data: bytes, where: str, size: tuple[int, int] | None = None) -> np.ndarray:
+    """An image, uint8 RGB [H, W, 3], of that width and height.
+
+    Args:
+        where: it is from, for messages.
+
+    Raises:
+        InvalidImageError: no whole image, or another size.
+    """
+    try:
+        return check_size(load_image(data), where, size)
+    except InvalidImageError as error:
+        message = str(error).removeprefix(f"{where}: ").removeprefix("image bytes: ")
+        raise InvalidImageError(f"{where}: {message}") from error
 
 
 def _grouped(path: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
@@ -245,24 +226,22 @@ def _grouped(path: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
 
 
 def _members(path: Path) -> Iterator[dict[str, Any]]:
-    """The members of a tar file that samples are made of, in the form WebDataset groups."""
+    """The members of a tar file that samples are made of, in the form WebDataset groups.
+
+    One whose kind is not the whole of what follows the first dot (`7.mask.png`) belongs to its
+    sample, but is not read.
+    """
     member = None
     try:
         size = path.stat().st_size
         with tarfile.open(path, "r:") as tar:
-            while (member := tar.next()) is not None:
-                vars(tar)["members"] = []  # or it would keep them all
-                if member.name.rpartition(".")[2].lower() not in _IMAGES | _LABELS:
+            while (member := _next(tar, size)) is not None:
+                kind = webdataset().tariterators.base_plus_ext(member.name)[1] or ""
+                if kind.rpartition(".")[2].lower() not in _IMAGES | _LABELS:
                     continue
-                # A sparse member, or a size behind the file's end, could ask for any memory.
-                if (
-                    not member.isreg()
-                    or member.issparse()
-                    or member.offset_data + member.size > size
-                ):
-                    raise TrainingError(f"{path}: {member.name}: not a plain, whole member")
-                file = tar.extractfile(member)
-                data = file.read() if file else b""
+                data = b""
+                if kind.lower() in _IMAGES | _LABELS:
+                    data = _content(tar, member, path, size)
                 yield {"fname": member.name, "data": data, "__url__": str(path)}
     except (TrainingError, GeneratorExit):
         raise
@@ -272,6 +251,37 @@ def _members(path: Path) -> Iterator[dict[str, Any]]:
     yield {}  # the end of the shard: no sample goes on into another
 
 
+def _next(tar: tarfile.TarFile, size: int) -> tarfile.TarInfo | None:
+    """The next member of a file of `size` bytes, None at its end.
+
+    tarfile takes a damaged header for the end, and goes back on a size below 0, for ever.
+    """
+    member = tar.next()
+    vars(tar)["members"] = []  # or it would keep them all
+    if member is None:
+        tar.fileobj.seek(tar.offset)
+        if tar.offset >= size or tar.fileobj.read(tarfile.BLOCKSIZE).strip(b"\0"):
+            raise tarfile.ReadError(f"no header and no end at byte {tar.offset}")
+    elif member.size < 0:
+        raise tarfile.ReadError(f"{member.name} has a size of {member.size}")
+    return member
+
+
+def _content(tar: tarfile.TarFile, member: tarfile.TarInfo, path: Path, size: int) -> bytes:
+    """The bytes of a member; a sparse one, or one that is not there whole, may ask for any memory.
+
+    Raises:
+        TrainingError: it is such a member, or a link, or of more bytes than an image has.
+    """
+    end = member.offset_data + member.size
+    if not member.isreg() or member.issparse() or end > size or member.size > _MOST_BYTES:
+        raise TrainingError(
+            f"{path}: {member.name}: not a plain, whole member of at most {_MOST_BYTES} bytes"
+        )
+    file = tar.extractfile(member)
+    return file.read() if file else b""
+
+
 def _sample(where: str, index: int, members: dict[str, bytes], classes: int | None) -> Sample:
     images = sorted(_IMAGES & members.keys())
     labels = sorted(_LABELS & members.keys())
@@ -279,9 +289,9 @@ def _sample(where: str, index: int, members: dict[str, bytes], classes: int | No
         found = ", ".join(sorted(name for name in members if name[0] != "_")) or "nothing"
         raise TrainingError(f"{where}: has {found}; expected one image and cls or json")
     label = _label(f"{where}.{labels[0]}", labels[0], members[labels[0]])
-    if label < 0 or (classes is not None and label >= classes):
-        bound = "from 0 on" if classes is None else f"0 to {classes - 1}"
-        raise TrainingError(f"{where}.{labels[0]}: label {label}; expected {bound}")
+    bound = MOST_CLASSES if classes is None else classes
+    if not 0 <= label < bound:
+        raise TrainingError(f"{where}.{labels[0]}: label {label}; expected 0 to {bound - 1}")
     return Sample(f"{where}.{images[0]}", index, members[images[0]], label)
 
 

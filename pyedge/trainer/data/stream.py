@@ -6,10 +6,10 @@ shuffle buffer of its own, seeded by (seed, epoch, lane), and gives the same num
 every global batch. Ranks and workers share out whole lanes.
 
 So the global batch of (epoch, step) does not depend on ranks or workers, and a run goes on at any
-world size that divides `lanes`, with the same batches. Going on in the middle of an epoch reads
-that epoch's lanes from their beginning and passes over the samples already seen without decoding
-them: exact, at the cost of reading the files. What does not fill a lane's last batch is left out
-of an epoch.
+world size that divides `lanes`, with the same batches. Going on in the middle of an epoch repeats
+the shuffle on numbers alone, to learn the oldest sample that is still to come, and reads from
+there: exact, at the cost of the shards that the buffer reaches back to. What does not fill a
+lane's last batch is left out of an epoch.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice, repeat
+from typing import Any
 
 from pyedge.errors import InvalidArgumentError
 from pyedge.trainer.data.sampler import Purpose, generator, rank_batch
@@ -53,7 +54,7 @@ class LaneSampler:
             )
         if not self.steps_per_epoch:
             raise InvalidArgumentError(
-                f"a batch of {self.batch} in {self.lanes} lanes from {sum(self.shards.samples)} "
+                f"a batch of {self.batch} in {self.lanes} lanes from {self.shards.total} "
                 f"samples in {self.shards.folder}: not enough for one step"
             )
 
@@ -63,8 +64,13 @@ class LaneSampler:
         return self.batch // self.lanes
 
     @property
+    def lane_samples(self) -> int:
+        """What a lane reads in an epoch."""
+        return self.shards.total // self.lanes
+
+    @property
     def steps_per_epoch(self) -> int:
-        return sum(self.shards.samples) // self.lanes // self.lane_batch
+        return self.lane_samples // self.lane_batch
 
     def lanes_of(self, rank: int, world_size: int) -> range:
         """The lanes that make up a rank's part of the global batch.
@@ -87,17 +93,32 @@ class LaneSampler:
         Raises:
             TrainingError: a missing or damaged shard.
         """
-        seed = int(generator(Purpose.SHUFFLE, self.seed, epoch, lane).integers(2**63))
-        shuffle = webdataset().shuffle(self.buffer, initial=self.buffer, rng=random.Random(seed))
         size = self.lane_batch
-        rest = islice(shuffle(self._read(lane, epoch)), start * size, self.steps_per_epoch * size)
+        first = self._oldest_left(lane, epoch, start * size)
+        samples = chain(repeat(None, first), self._read(lane, epoch, first))
+        shuffled = self._shuffled(samples, lane, epoch)
+        rest = islice(shuffled, start * size, self.steps_per_epoch * size)
         while batch := list(islice(rest, size)):
             yield batch
 
-    def _read(self, lane: int, epoch: int) -> Iterator[Sample]:
-        """The samples of a lane, shard after shard."""
-        share = sum(self.shards.samples) // self.lanes
-        begin, end = lane * share, (lane + 1) * share
+    def _oldest_left(self, lane: int, epoch: int, taken: int) -> int:
+        """The first sample of a lane, by its place in it, that the first `taken` are without."""
+        seen = bytearray(self.lane_samples + 1)
+        places = self._shuffled(iter(range(self.lane_samples)), lane, epoch)
+        for place in islice(places, taken):
+            seen[place] = 1
+        return seen.index(0)
+
+    def _shuffled(self, items: Iterator[Any], lane: int, epoch: int) -> Iterator[Any]:
+        """In an order that does not depend on what the items are."""
+        seed = int(generator(Purpose.SHUFFLE, self.seed, epoch, lane).integers(2**63))
+        rng = random.Random(seed)
+        shuffled: Iterator[Any] = webdataset().shuffle(self.buffer, self.buffer, rng=rng)(items)
+        return shuffled
+
+    def _read(self, lane: int, epoch: int, first: int) -> Iterator[Sample]:
+        """The samples of a lane from a place in it on, shard after shard."""
+        begin, end = lane * self.lane_samples + first, (lane + 1) * self.lane_samples
         position = 0  # of the shard's first sample in the order of the epoch
         order = generator(Purpose.SHARDS, self.seed, epoch).permutation(len(self.shards.files))
         for shard in order:
