@@ -57,11 +57,27 @@ def test_tiles_read_the_image_where_they_can(layer):
 
 
 @pytest.mark.parametrize("cpu", CPUS)
-def test_depthwise_layers_get_depthwise_kernels(cpu):
-    layer = Layer(64, 64, groups=64)
+@pytest.mark.parametrize("groups", [64, 32, 16, 8])
+def test_depthwise_layers_get_depthwise_kernels(cpu, groups):
+    """And those of groups of 2, 4 and 8 channels."""
+    layer = Layer(64, 64, groups=groups)
     kernel = {"reference": "reference", "amx": "depthwise_avx512vnni"}
     best = BEST[cpu]
     assert chosen(cpu, layer) == f"conv_i8_{kernel.get(best, f'depthwise_{best}')}"
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        Layer(64, 64, groups=4),
+        Layer(64, 128, groups=32),
+        Layer(63, 63, groups=21),
+        Layer(64, 64, size=(33, 33), kernel=(33, 1), groups=64),
+    ],
+    ids=["many channels", "more out than in", "three channels", "long kernel"],
+)
+def test_other_groups_are_dense(layer):
+    assert chosen("Zen 4", layer) == "conv_i8_avx512vnni"
 
 
 @pytest.mark.parametrize(

@@ -157,6 +157,19 @@ LAYERS = [
     Layer(6, 12, groups=6, zero_points=(-128, 0, 0)),
     Layer(8, 8, groups=8, size=(1, 1)),
     *(
+        Layer(c * m, c * m, groups=c, stride=(s, s), slope=s == 1, batch=3, size=(7, 35))
+        for m in (2, 3, 4, 8)
+        for c in (3, 17, 32)
+        for s in (1, 2)
+    ),
+    Layer(34, 34, groups=17, dilation=(2, 1), pads=(2, 0, 1, 3), zero_points=(127, -128, 0)),
+    Layer(52, 52, groups=13, kernel=(5, 3), stride=(3, 1), residual=True, zero_points=(-128, 3, 9)),
+    Layer(16, 16, **square(1, groups=8, batch=3)),
+    Layer(128, 128, groups=32, size=(30, 3), zero_points=(-77, 0, 0)),
+    Layer(14, 21, groups=7, slope=True, zero_points=(-128, 0, 0)),
+    Layer(254, 127, groups=127, stride=(2, 2)),
+    Layer(80, 80, groups=16, size=(12, 5), bounds=(0.0, 6.0)),
+    *(
         Layer(c, c, groups=c, stride=(s, s), slope=True, batch=3, zero_points=(z, 0, 0))
         for c in (3, 5, 17, 64, 127)
         for s in (1, 2)
@@ -247,7 +260,7 @@ def test_same_bytes_as_the_reference(name, layer, out_dtype):
 @pytest.mark.parametrize("name", [row[0] for row in KERNELS])
 @pytest.mark.parametrize("values", ["lowest", "highest", "corners"])
 @pytest.mark.parametrize("zero_point", [0, -128, 127])
-@pytest.mark.parametrize("groups", [1, 192])
+@pytest.mark.parametrize("groups", [1, 8, 24, 96, 192])
 def test_same_bytes_for_extreme_values(name, values, zero_point, groups):
     require(name)
     zero_points = (zero_point, zero_point, 0)
@@ -276,7 +289,7 @@ def test_the_longest_sum_is_exact(name, values, zero_point):
 
 @pytest.mark.parametrize("name", [row[0] for row in KERNELS])
 @pytest.mark.parametrize("scale", [1e-30, 1e4, 1e30, INF, float("nan")])
-@pytest.mark.parametrize("groups", [1, 40])
+@pytest.mark.parametrize("groups", [1, 8, 20, 40])
 @pytest.mark.parametrize("activation", range(5))
 def test_same_bytes_where_outputs_leave_the_range_of_int32(name, scale, groups, activation):
     require(name)
@@ -459,9 +472,10 @@ def test_special_layers_have_their_kernels(layer):
     ]
     if not accepted:
         pytest.skip("NOT TESTED: this CPU runs nothing but the reference")
-    depthwise = layer.groups == layer.in_c == layer.out_c > 1
+    planes = layer.in_c // layer.groups if layer.groups > 1 and layer.in_c == layer.out_c else 0
+    depthwise = planes == 1
     pointwise = layer.kernel == layer.stride == (1, 1) and layer.pads == (0, 0, 0, 0)
-    assert any("depthwise" in name for name in accepted) == depthwise
+    assert any("depthwise" in name for name in accepted) == (planes in (1, 2, 4, 8))
     assert any("affine" in name for name in accepted) == (
         depthwise and pointwise and not layer.residual and not layer.activation
     )

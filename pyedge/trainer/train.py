@@ -7,6 +7,7 @@ import math
 import signal
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -360,7 +361,7 @@ def _run(trainer: Trainer, batches: Batches, run: Path, progress: Progress | Non
         trainer.load(last, progress)
     elif config.init:
         taken = trainer.begin_from(checkpoint.find(Path(config.init)), progress)
-    log = _Log(run / LOG, trainer.step, group.rank == 0)
+    log = _Log(run / LOG, trainer.step, group.rank == 0, per_epoch)
     trainer.patient.barrier()  # reading took each its time
     started, first = time.monotonic(), trainer.step
     saved = last
@@ -389,8 +390,7 @@ def _run(trainer: Trainer, batches: Batches, run: Path, progress: Progress | Non
         trainer.step,
         total,
         len(trainer.names),
-        log.mean("loss", per_epoch),
-        log.mean("accuracy", per_epoch),
+        *log.means(),
         (trainer.step - first) * config.batch / max(seconds, 1e-9),
         seconds,
         trainer.step >= total,
@@ -446,10 +446,10 @@ def _optimizer(config: TrainConfig, network: nn.Module) -> torch.optim.Optimizer
 class _Log:
     """The lines of `log.jsonl`, which rank 0 writes as they come; and means of the last steps."""
 
-    def __init__(self, path: Path, step: int, writes: bool) -> None:
+    def __init__(self, path: Path, step: int, writes: bool, keep: int) -> None:
         self._path, self._writes = path, writes
         self._since: list[tuple[float, float]] = []
-        self._losses: list[tuple[float, float]] = []
+        self._last: deque[tuple[float, float]] = deque(maxlen=keep)
         self._start, self._before, self.line = time.monotonic(), 0.0, "training"
         if writes:
             entries = read_log(path) if path.is_file() else []
@@ -459,7 +459,7 @@ class _Log:
             write_atomically(path, "".join(map(_log_line, kept)).encode())
 
     def add(self, trainer: Trainer, epoch: int, loss: float, lr: float) -> None:
-        self._losses.append((loss, trainer.head.accuracy))
+        self._last.append((loss, trainer.head.accuracy))
         self._since.append((loss, trainer.head.accuracy))
         seconds = time.monotonic() - self._start
         if seconds < _LOG_SECONDS and trainer.step < trainer.total_steps:
@@ -477,9 +477,12 @@ class _Log:
             except OSError as error:
                 raise PyEdgeError(f"{self._path}: cannot be written: {error.strerror}") from error
 
-    def mean(self, name: str, steps: int) -> float:
-        values = [pair[name == "accuracy"] for pair in self._losses[-steps:]]
-        return sum(values) / len(values) if values else math.nan
+    def means(self) -> tuple[float, float]:
+        """Loss and accuracy over the last `keep` steps; NaN without any."""
+        if not self._last:
+            return math.nan, math.nan
+        losses, accuracies = zip(*self._last, strict=True)
+        return sum(losses) / len(losses), sum(accuracies) / len(accuracies)
 
 
 def _log_line(entry: LogEntry) -> str:

@@ -70,14 +70,14 @@ def _values(dtype: str, *shape: int) -> Values:
 
 @dataclass(frozen=True)
 class Conv:
-    """Square, padded to keep the size but for the stride; `groups` 0 is depthwise."""
+    """Square, padded to keep the size but for the stride; depthwise is a group for each channel."""
 
     name: str
     size: int
     channels: tuple[int, int]
     kernel: int = 3
     stride: int = 1
-    depthwise: bool = False
+    groups: int = 1
     slope: bool = True
     residual: bool = False
     padded: bool = True
@@ -86,7 +86,7 @@ class Conv:
         inputs, outputs = self.channels
         pad = self.kernel // 2 if self.padded else 0
         out = (self.size + 2 * pad - self.kernel) // self.stride + 1
-        weight = _values(dtype, outputs, self.kernel, self.kernel, 1 if self.depthwise else inputs)
+        weight = _values(dtype, outputs, self.kernel, self.kernel, inputs // self.groups)
         scale = Values("f32", (outputs,), 0.01 / math.sqrt(weight.size // outputs))
         tensors = (
             _values(dtype, 1, self.size, self.size, inputs),
@@ -96,7 +96,7 @@ class Conv:
             Values("f32", (outputs,), 0.25) if self.slope else None,
             _values(dtype, 1, out, out, outputs) if self.residual else None,
         )
-        ints = (self.stride,) * 2 + (1, 1) + (pad,) * 4 + (inputs if self.depthwise else 1,)
+        ints = (self.stride,) * 2 + (1, 1) + (pad,) * 4 + (self.groups,)
         work = out * out * weight.size
         return Case(self.name, "conv", tensors, ints, (-INF, INF), dtype, work)
 
@@ -112,10 +112,12 @@ CONVOLUTIONS = (
     Conv("3x3 halving", 56, (128, 128), stride=2),
     Conv("3x3 middle", 14, (256, 256)),
     Conv("3x3 late", 7, (512, 512), slope=False, residual=True),
-    Conv("depthwise 3x3", 28, (128, 128), depthwise=True),
-    Conv("depthwise 3x3 halving", 56, (128, 128), stride=2, depthwise=True),
-    Conv("depthwise 7x7 global", 7, (512, 512), 7, depthwise=True, slope=False, padded=False),
-    Conv("depthwise 1x1", 28, (128, 128), 1, depthwise=True, slope=False),
+    Conv("depthwise 3x3", 28, (128, 128), groups=128),
+    Conv("depthwise 3x3 halving", 56, (128, 128), stride=2, groups=128),
+    Conv("depthwise 7x7 global", 7, (512, 512), 7, groups=512, slope=False, padded=False),
+    Conv("depthwise 1x1", 28, (128, 128), 1, groups=128, slope=False),
+    Conv("groups of 2", 56, (128, 128), groups=64),
+    Conv("groups of 16", 28, (128, 128), groups=8),
 )
 
 

@@ -118,9 +118,15 @@ void draw_conv(Random& random, Drawn* n) {
   int32_t groups = 1, in_c = draw_channels(random), out_c = draw_channels(random);
   if (kind < 2) {
     groups = out_c = in_c;
-  } else if (kind == 2) {
+  } else if (kind == 2 && random.one_in(2)) {
     groups = random.range(2, 5);
     in_c = groups * random.range(1, 19), out_c = groups * random.range(1, 40);
+  } else if (kind == 2) {
+    constexpr int32_t kFew[] = {1, 2, 2, 2, 3, 4, 4, 5, 7, 8, 16};
+    constexpr int32_t kMany[] = {2, 3, 7, 8, 13, 16, 32, 64, 127};
+    const int32_t in = random.pick(kFew), out = random.one_in(3) ? random.pick(kFew) : in;
+    groups = random.pick(kMany);
+    in_c = groups * in, out_c = groups * out;
   }
   n->add({random.range(1, 3), random.range(1, 16), random.range(1, 30), in_c}, n->dtype, n->quant);
   n->add({out_c, kernel_h, kernel_w, in_c / groups}, n->dtype).finite = true;

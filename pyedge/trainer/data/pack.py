@@ -39,9 +39,7 @@ from pyedge.trainer.data.shards import (
 from pyedge.trainer.data.workers import answers
 from pyedge.trainer.tensor_file import Meter, Progress
 
-_Answer = (
-    dict[str, Any] | InvalidImageError
-)  # a sample as WebDataset writes it, or why there is none
+_Answer = dict[str, Any] | InvalidImageError  # a sample for WebDataset, or why there is none
 
 _BATCH = 64  # images that a worker is asked for at once
 _TIME = 0  # of every member; as a float it would cost a header of its own

@@ -38,14 +38,14 @@ AmxConfig amx_tiles(size_t rows, size_t steps) {
   return config;
 }
 
-AmxConfig amx_config(const OpArgs& args) {
-  const ConvGeometry g = conv_geometry(args);
+AmxConfig amx_config(const OpArgs& args, const I8Layout& layout) {
+  const ConvGeometry g = i8_dense_geometry(args, layout);
   const size_t steps = all_steps(g), tiles = i8_dense_tiles(steps, kAmxSteps);
   return amx_tiles(g.pixels() < kAmxRows ? g.pixels() : kAmxRows, divide_up(steps, tiles));
 }
 
 double amx_cost(const OpArgs& args) {
-  const ConvGeometry g = conv_geometry(args);
+  const ConvGeometry g = i8_dense_geometry(args, {kAmxChannels, 0, {}, 0.0f});
   const size_t products = divide_up(g.pixels(), kAmxRows) * i8_dense_tiles(all_steps(g), kAmxSteps);
   return cost(g, products, g.taps() > 1);
 }

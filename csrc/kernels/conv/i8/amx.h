@@ -2,7 +2,7 @@
 // executed, compiled for the baseline CPU.
 #pragma once
 
-#include "kernels/kernel.h"
+#include "kernels/conv/i8/layout.h"
 #include "kernels/simd/amx_config.h"
 
 namespace pyedge {
@@ -15,7 +15,7 @@ constexpr size_t kAmxChannels = 16;
 AmxConfig amx_tiles(size_t rows, size_t steps);
 // One configuration serves a layer: the rows are 16 or the pixels there are, and the steps divide
 // the sum evenly.
-AmxConfig amx_config(const OpArgs& args);
+AmxConfig amx_config(const OpArgs& args, const I8Layout& layout);
 
 // Against the dense kernel on vpdpbusd, whose cost is 1.
 double amx_cost(const OpArgs& args);

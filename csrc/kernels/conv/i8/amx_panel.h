@@ -132,8 +132,7 @@ constexpr I8Dense kAmxDense = {{V::kLanes, 4, I8Packing::plain, V::kExact},
 
 template <class Tiles>
 const I8Dense& amx_isa(const OpArgs& args) {
-  const I8Dense &wide = kAmxDense<Tiles, Vnni>, &narrow = kAmxDense<Tiles, NarrowVnni>;
-  return i8_prefers_narrow(args, wide.layout, narrow.layout) ? narrow : wide;
+  return i8_dense_fitting(args, kAmxDense<Tiles, Vnni>, kAmxDense<Tiles, NarrowVnni>);
 }
 
 // The rows of the table of kernels.
@@ -151,9 +150,10 @@ constexpr Kernel i8_amx_kernel(const char* name, Isa isa) {
           [](const OpArgs& args) { return i8_dense_scratch_bytes(args, amx_isa<Tiles>(args)); },
           [](const OpArgs& args) { return i8_dense_tasks(args, amx_isa<Tiles>(args)); },
           [](const OpArgs& args, const void* prepared, void* scratch, size_t begin, size_t end) {
-            const AmxConfig config = amx_config(args);
+            const I8Dense& dense = amx_isa<Tiles>(args);
+            const AmxConfig config = amx_config(args, dense.layout);
             Tiles::configure(config);
-            i8_dense_run(args, amx_isa<Tiles>(args), prepared, scratch, begin, end);
+            i8_dense_run(args, dense, prepared, scratch, begin, end);
             Tiles::release();
           },
           kConvPacks};

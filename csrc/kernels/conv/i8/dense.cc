@@ -17,9 +17,11 @@ size_t divide_up(size_t a, size_t b) { return (a + b - 1) / b; }
 
 // Independent of the sizes of the image.
 struct Weights {
-  ConvGeometry g;
+  ConvGeometry g;      // of joined groups
+  size_t together;     // groups that are one
+  size_t own_k;        // weights that an output channel has
   bool merged;         // the taps of a kernel row are neighbours in memory
-  size_t k;            // weights of an output channel
+  size_t k;            // weights of an output channel, with zeros for those of other groups
   size_t steps;        // of the dot product
   size_t row_bytes;    // of a packed row
   size_t padding;      // bytes of zero points: the longest run of padding
@@ -27,8 +29,10 @@ struct Weights {
   size_t survey_at;    // in a panel
   size_t panel_bytes;
 
-  Weights(const OpArgs& args, const I8Dense& isa) : g(conv_geometry(args)) {
+  Weights(const OpArgs& args, const I8Dense& isa) : g(i8_dense_geometry(args, isa.layout)) {
     const size_t in_c = static_cast<size_t>(g.group_in_c);
+    together = static_cast<size_t>(conv_geometry(args).groups / g.groups);
+    own_k = g.taps() * in_c / together;
     merged = g.groups == 1 && g.dilation_w == 1;
     k = g.taps() * in_c;
     steps = divide_up(divide_up(k, isa.layout.group), isa.step_unit) * isa.step_unit;
@@ -43,6 +47,14 @@ struct Weights {
     panel_bytes = survey_at + (isa.survey ? align_up(steps * kI8BlockVectors) : 0);
   }
   size_t panels() const { return panel_count * static_cast<size_t>(g.groups); }
+  // Weight i of the k of an output channel of the layer.
+  int8_t weight(const int8_t* w, size_t channel, size_t i) const {
+    const size_t in_c = static_cast<size_t>(g.group_in_c), own_in_c = in_c / together;
+    const size_t own_out_c = static_cast<size_t>(g.group_out_c) / together;
+    const size_t group = channel / own_out_c % together, at = i % in_c;
+    if (at / own_in_c != group) return 0;
+    return w[channel * own_k + i / in_c * own_in_c + at % own_in_c];
+  }
   size_t first_panel() const { return kI8HeaderBytes + padding; }
   size_t bytes() const { return first_panel() + panels() * panel_bytes; }
 };
@@ -241,13 +253,14 @@ class Packer {
 void pack_panel(const OpArgs& args, const I8Dense& isa, const Weights& w, size_t first,
                 size_t count, int8_t* packed) {
   const size_t lanes = isa.layout.lanes, group = isa.layout.group;
+  const int8_t* weights = args.inputs[kConvWeight].as<int8_t>();
   for (size_t v = 0; v < kI8BlockVectors; v += isa.tile_vectors) {
     for (size_t step = 0; step < w.steps; ++step) {
       for (size_t position = v * lanes; position < (v + isa.tile_vectors) * lanes; ++position) {
         const size_t channel = i8_channel(isa.layout, position);
-        const int8_t* source = args.inputs[kConvWeight].as<int8_t>() + (first + channel) * w.k;
         for (size_t i = step * group; i < (step + 1) * group; ++i) {
-          *packed++ = channel < count && i < w.k ? source[i] : int8_t{0};
+          const bool inside = channel < count && i < w.k;
+          *packed++ = inside ? w.weight(weights, first + channel, i) : int8_t{0};
         }
       }
     }
@@ -260,6 +273,14 @@ size_t packed_bytes(const Weights& w, size_t pixels) {
 
 }  // namespace
 
+ConvGeometry i8_dense_geometry(const OpArgs& args, const I8Layout& layout) {
+  ConvGeometry g = conv_geometry(args);
+  int32_t together = std::min(g.groups, static_cast<int32_t>(i8_block(layout)) / g.group_out_c);
+  while (together > 1 && g.groups % together != 0) --together;
+  if (together > 1) g.groups /= together, g.group_in_c *= together, g.group_out_c *= together;
+  return g;
+}
+
 size_t i8_dense_prepared_bytes(const OpArgs& args, const I8Dense& isa) {
   return Weights(args, isa).bytes();
 }
@@ -267,7 +288,7 @@ size_t i8_dense_prepared_bytes(const OpArgs& args, const I8Dense& isa) {
 void i8_dense_prepare(const OpArgs& args, const I8Dense& isa, void* prepared) {
   const Weights w(args, isa);
   uint8_t* bytes = static_cast<uint8_t*>(prepared);
-  *static_cast<I8Header*>(prepared) = i8_header(args, w.k);
+  *static_cast<I8Header*>(prepared) = i8_header(args, w.own_k);
   std::memset(bytes + kI8HeaderBytes, args.inputs[kConvX].quant.zero_point, w.padding);
   uint8_t* panel = bytes + w.first_panel();
   const size_t block = i8_block(isa.layout), group_out_c = static_cast<size_t>(w.g.group_out_c);
@@ -275,7 +296,7 @@ void i8_dense_prepare(const OpArgs& args, const I8Dense& isa, void* prepared) {
     const size_t within = i % w.panel_count * block;
     const size_t first = i / w.panel_count * group_out_c + within;
     const size_t count = group_out_c - within < block ? group_out_c - within : block;
-    i8_prepare_channels(args, isa.layout, first, count, w.k, panel);
+    i8_prepare_channels(args, isa.layout, first, count, w.own_k, panel);
     int8_t* packed = reinterpret_cast<int8_t*>(panel + i8_channels_bytes(isa.layout));
     pack_panel(args, isa, w, first, count, packed);
     if (isa.survey != nullptr) {
@@ -344,7 +365,7 @@ void i8_dense_run(const OpArgs& args, const I8Dense& isa, const void* prepared, 
 double i8_dense_ns(const OpArgs& args, double product) {
   constexpr double kOutput = 0.1, kPixel = 15.0;  // after the products; packing
   constexpr size_t kBlock = 32;                   // channels that are computed together
-  const ConvGeometry g = conv_geometry(args);
+  const ConvGeometry g = i8_dense_geometry(args, {kBlock / kI8BlockVectors, 0, {}, 0.0f});
   const size_t out_c = divide_up(static_cast<size_t>(g.group_out_c), kBlock) * kBlock;
   const double products = static_cast<double>(g.taps() * static_cast<size_t>(g.group_in_c));
   return static_cast<double>(g.pixels() * static_cast<size_t>(g.groups)) *

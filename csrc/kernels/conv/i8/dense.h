@@ -5,8 +5,13 @@
 // multiplied with and has the instruction set pack them, once, into rows of bytes that its dot
 // product takes. Then it passes over the rows with each panel of output channels, a panel being
 // one block of layout.h. Packed rows and a panel stay in L2.
+//
+// Groups of few output channels would leave most of a block empty. As many as fit count as one,
+// which has zeros where a channel meets another group: no more products than before, but fewer rows
+// to pack and outputs to finish, and the same sums.
 #pragma once
 
+#include "kernels/conv/conv.h"
 #include "kernels/conv/i8/layout.h"
 
 namespace pyedge {
@@ -60,6 +65,17 @@ struct I8Dense {
 // Into how many tiles the steps fall.
 static constexpr size_t i8_dense_tiles(size_t steps, size_t tile_steps) {
   return (steps + tile_steps - 1) / tile_steps;
+}
+
+// Of a layer, with the most groups counted as one that divide their number and fit a block.
+ConvGeometry i8_dense_geometry(const OpArgs& args, const I8Layout& layout);
+
+// The wide or the narrow blocks, whichever leave fewer lanes empty.
+static inline const I8Dense& i8_dense_fitting(const OpArgs& args, const I8Dense& wide,
+                                              const I8Dense& narrow) {
+  const ConvGeometry g = i8_dense_geometry(args, wide.layout);
+  const size_t channels = static_cast<size_t>(g.group_out_c);
+  return i8_prefers_narrow(channels, wide.layout, narrow.layout) ? narrow : wide;
 }
 
 size_t i8_dense_prepared_bytes(const OpArgs& args, const I8Dense& isa);

@@ -124,8 +124,7 @@ constexpr I8Dense kDense = {{V::kLanes, V::kGroup, V::kPacking, V::kExact},
 
 template <class Wide, class Narrow>
 const I8Dense& dense_isa(const OpArgs& args) {
-  const I8Dense &wide = kDense<Wide>, &narrow = kDense<Narrow>;
-  return i8_prefers_narrow(args, wide.layout, narrow.layout) ? narrow : wide;
+  return i8_dense_fitting(args, kDense<Wide>, kDense<Narrow>);
 }
 
 // The row of the table of kernels for an instruction set.

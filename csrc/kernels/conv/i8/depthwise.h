@@ -5,6 +5,11 @@
 // product then takes `group` taps of a kernel column, and neighbouring outputs share the columns.
 // Where `group` rows are more than the kernel has, the row of outputs below shares them too: its
 // weights are shifted by one row. Without groups it takes the same weights, and one image row more.
+//
+// Groups of 2, 4 or 8 channels run as depthwise as well, over several planes: the image, and copies
+// of it in which the channels of each group are rotated. So every channel meets all those of its
+// group at its own place. Each image row is followed by its copies in the list of rows, as if the
+// kernel had as many times more rows.
 #pragma once
 
 #include "kernels/conv/i8/layout.h"
@@ -14,14 +19,16 @@ namespace pyedge {
 // Rows of outputs of one block of channels, in sets of one row or two that share image rows.
 struct I8DepthwiseRows {
   // [row_groups * group, or one more, and row_step for each further set] first pixel of an image
-  // row, at the block's first channel; rows outside the image are a pixel of zero points that is
-  // not advanced.
+  // row or a copy of it, at the block's first channel; rows outside the image are a pixel of zero
+  // points that is not advanced.
   const int8_t* const* rows;
-  const size_t* pixel_bytes;  // for each row: in_c or 0
+  const size_t* pixel_bytes;  // for each row: from a pixel to the next, or 0
   size_t row_groups;
   size_t taps;                // kernel_w * row_groups: dot products of an output
   const size_t* tap_offsets;  // in int32 of `columns`
-  int32_t in_w, out_w, stride_w, dilation_w, kernel_h, kernel_w, pad_left;
+  int32_t in_w, out_w, stride_w, dilation_w;
+  int32_t kernel_h;  // rows of all planes
+  int32_t kernel_w, pad_left;
   int32_t zero_point;
   size_t left;      // rows of outputs, with those of the following sets
   size_t set_rows;  // of outputs

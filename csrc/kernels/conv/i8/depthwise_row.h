@@ -108,7 +108,8 @@ constexpr I8Depthwise kDepthwise = {{V::kLanes, V::kGroup, V::kPacking, V::kExac
 template <class Wide, class Narrow>
 const I8Depthwise& depthwise_isa(const OpArgs& args) {
   const I8Depthwise &wide = kDepthwise<Wide>, &narrow = kDepthwise<Narrow>;
-  return i8_prefers_narrow(args, wide.layout, narrow.layout) ? narrow : wide;
+  const size_t channels = static_cast<size_t>(conv_geometry(args).out_c);
+  return i8_prefers_narrow(channels, wide.layout, narrow.layout) ? narrow : wide;
 }
 
 // The row of the table of kernels for an instruction set.

@@ -21,9 +21,7 @@ bool i8_accepts(const OpArgs& args) {
 
 size_t i8_block(const I8Layout& layout) { return kI8BlockVectors * layout.lanes; }
 
-bool i8_prefers_narrow(const OpArgs& args, const I8Layout& wide, const I8Layout& narrow) {
-  const ConvGeometry g = conv_geometry(args);
-  const size_t channels = static_cast<size_t>(g.depthwise() ? g.out_c : g.group_out_c);
+bool i8_prefers_narrow(size_t channels, const I8Layout& wide, const I8Layout& narrow) {
   const size_t wide_block = i8_block(wide), narrow_block = i8_block(narrow);
   return (channels + narrow_block - 1) / narrow_block * narrow_block <
          (channels + wide_block - 1) / wide_block * wide_block;

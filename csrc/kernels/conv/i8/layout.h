@@ -59,8 +59,8 @@ struct I8Header {
 constexpr size_t kI8HeaderBytes = kAlignment;
 
 size_t i8_block(const I8Layout& layout);
-// Whether blocks of half as many channels leave fewer lanes empty.
-bool i8_prefers_narrow(const OpArgs& args, const I8Layout& wide, const I8Layout& narrow);
+// Whether blocks of half as many channels leave fewer lanes empty, of so many channels.
+bool i8_prefers_narrow(size_t channels, const I8Layout& wide, const I8Layout& narrow);
 // Which channel of the block a position in the arrays of I8Channels belongs to.
 size_t i8_channel(const I8Layout& layout, size_t position);
 size_t i8_channels_bytes(const I8Layout& layout);
