@@ -24,8 +24,8 @@ plain SGD the mean is a learning rate 32 times lower, and another answer:
 
 With the mean, the first hundred steps are chaotic: a class that leads takes all of the softmax, and
 the smallest difference decides which. A rounding error of float64 grows to about 1e-9 in W1 and
-shrinks again; that of the rows of W2 in float32 to 1.4e-6, of which 5e-7 are left after the hundredth
-step. The summed W1, whose entries go to 5.7, is 4e-7 off when W2 is in float32.
+shrinks again; that of the rows of W2 in float32 to 1.4e-6, of which 5e-7 are left after a hundred
+steps. The summed W1, whose entries go to 5.7, is 4e-7 off when W2 is in float32.
 """
 
 from pyedge.trainer.puzzle.collapsed import collapsed
