@@ -17,6 +17,7 @@ from pyedge.trainer.backbones import (
     ConvBlock,
     IResNet,
     MobileFaceNet,
+    backbone,
 )
 
 __all__ = ["IRESNET_REPEATS", "Bottleneck", "ConvBlock", "IResNet", "MobileFaceNet"]
@@ -83,6 +84,11 @@ def export_dynamo(model: nn.Module, shape: Sequence[int], opset: int = 18) -> on
             verbose=False,
         )
     return program.model_proto
+
+
+def mbf() -> nn.Module:
+    """InsightFace's MobileFaceNet, with 512 features."""
+    return randomize(backbone("mbf", 512))
 
 
 def mobilefacenet(seed: int = 0) -> nn.Module:

@@ -210,6 +210,9 @@ def _rank(
         tell(error=f"rank {rank}: interrupted; {_last(run)}", kind="TrainingError")
     except Exception as error:
         tell(error=f"rank {rank}: {type(error).__name__}: {error}", kind="TrainingError")
+    # All is told. An orderly end would wait for threads of a group whose ranks may be gone, or find
+    # them at work and print that it terminates.
+    os._exit(0)
 
 
 @contextmanager

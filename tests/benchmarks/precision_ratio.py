@@ -18,13 +18,17 @@ import onnx
 from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from models import export, iresnet, mobilefacenet
+from models import export, iresnet, mbf, mobilefacenet
 
 import pyedge
 from pyedge.converters import convert
 
 SHAPE = (1, 3, 112, 112)
-NETWORKS = {"MobileFaceNet (PReLU)": mobilefacenet, "IResNet-50": lambda: iresnet(50)}
+NETWORKS = {
+    "MobileFaceNet (PReLU)": mobilefacenet,
+    "mbf (InsightFace)": mbf,
+    "IResNet-50": lambda: iresnet(50),
+}
 
 
 def measure(

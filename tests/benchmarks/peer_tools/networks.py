@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnxruntime
-from models import export, iresnet, mobilefacenet
+from models import export, iresnet, mbf, mobilefacenet
 from torch import nn
 
 from pyedge.calibration import CalibrationOptions, calibrate, quantize
@@ -24,6 +24,7 @@ from .qdq import to_qdq
 SHAPE = (3, 112, 112)
 BUILDERS: dict[str, Callable[[], nn.Module]] = {
     "MobileFaceNet": mobilefacenet,
+    "mbf": mbf,
     "IResNet-50": lambda: iresnet(50),
 }
 LARGEST_BATCH = 16
