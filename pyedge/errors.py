@@ -33,3 +33,7 @@ class CheckpointError(PyEdgeError):
 
 class TrainingError(PyEdgeError):
     """A run that cannot go on: a loss that is no number, a rank that died."""
+
+
+class LostRankError(TrainingError):
+    """Another rank has failed, has ended or does not answer: the cause is to be found there."""

@@ -23,7 +23,7 @@ import torch
 from checkpoints import CLASSES, DIM, NAMES, backbone, checkpoint_of, manifest, save_alone, tensors
 from ranks import run_ranks
 
-from pyedge.errors import CheckpointError, InvalidArgumentError
+from pyedge.errors import CheckpointError, InvalidArgumentError, LostRankError
 from pyedge.trainer import tensor_file
 from pyedge.trainer.checkpoint import Checkpoint, find, latest, save, steps
 from pyedge.trainer.distributed import Group
@@ -100,7 +100,7 @@ def save_as_rank(run: Path, sizes: tuple[int, ...], step: int, limited: int | No
     with file_limit(64 if group.rank == limited else resource.RLIM_INFINITY):
         try:
             save(run, group, manifest(partition, step), backbone(), shard)
-        except CheckpointError as error:
+        except (CheckpointError, LostRankError) as error:
             return str(error)
     return ""
 
@@ -143,7 +143,7 @@ def fail_as_rank(run: Path, failing: int) -> str:
         try:
             shard = tensors(partition.range(group.rank))
             save(run, group, manifest(partition, 10), backbone(), shard)
-        except (CheckpointError, MemoryError) as error:
+        except (LostRankError, MemoryError) as error:
             return f"{type(error).__name__}: {error}"
     return ""
 

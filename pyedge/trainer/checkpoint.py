@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -41,6 +41,7 @@ from pyedge.trainer.manifest import (
     shard_file,
 )
 from pyedge.trainer.tensor_file import CHUNK, Format, Meter, Progress
+from pyedge.trainer.together import together
 
 NETWORK, OPTIMIZER = "network/", "optimizer/"  # prefixes in the backbone's file
 
@@ -90,54 +91,51 @@ def save(
 
     Raises:
         InvalidArgumentError: tensors that do not fit the manifest.
-        CheckpointError: there is a checkpoint of this step already, or a rank could not write its
-            part (disk full): each rank raises, nothing of the new checkpoint is left, and the
-            earlier ones are as they were.
+        CheckpointError: there is a checkpoint of this step already, or this rank could not write
+            its part (disk full).
+        LostRankError: another rank could not, or is gone.
+
+    If one rank raises, all do, at once; the new checkpoint is then there whole or not at all, and
+    the earlier ones are as they were.
     """
-    folder = NewFolder(run / f"step-{manifest.step:08}")
+    folder = NewFolder(folder_of(run, manifest.step))
+    failed = f"{folder.target}: not saved"
     digests: dict[str, str] = {}
     names = b""
-
-    def begin() -> None:
-        nonlocal names
-        _check(manifest, group, shard)
-        if label_names is not None:
-            names = _names(label_names, manifest.classes)
-        if group.rank == 0:
-            with _system(run, "cannot be made"):
-                run.mkdir(parents=True, exist_ok=True)
-            _remove_leftovers(run)
-            folder.begin()
-
-    def write() -> str:
-        if group.rank == 0:
-            digests[BACKBONE] = write_state(folder.temporary / BACKBONE, backbone, progress)
-            if label_names is not None:
-                digests[NAMES] = tensor_file.write_bytes(folder.temporary / NAMES, names)
-        name = shard_file(group.rank, group.world_size)
-        return write_state(folder.temporary / name, shard, progress)
-
-    def finish() -> None:
-        if group.rank == 0:
-            folder.finish(
-                replace(
-                    manifest,
-                    shard_tensors={name: _format(shard[name]).row for name in shard},
-                    label_names=label_names is not None,
-                    digests=digests,
-                )
-            )
-            if keep is not None:
-                _prune(run, keep, manifest.step)
-
     try:
-        _together(group, folder.target, begin)
-        of_shards = _together(group, folder.target, write)
-        digests |= {shard_file(r, group.world_size): value for r, value in enumerate(of_shards)}
-        _together(group, folder.target, finish)
+        with together(group, failed):
+            _check(manifest, group, shard)
+            if label_names is not None:
+                names = names_file(label_names, manifest.classes)
+            if group.rank == 0:
+                with _system(run, "cannot be made"):
+                    run.mkdir(parents=True, exist_ok=True)
+                _remove_leftovers(run)
+                folder.begin()
+        with together(group, failed, progress) as advance:
+            if group.rank == 0:
+                digests[BACKBONE] = write_state(folder.temporary / BACKBONE, backbone, advance)
+                if label_names is not None:
+                    digests[NAMES] = tensor_file.write_bytes(folder.temporary / NAMES, names)
+            name = shard_file(group.rank, group.world_size)
+            own = write_state(folder.temporary / name, shard, advance)
+        of_shards = group.all_gather(torch.tensor([list(bytes.fromhex(own))], dtype=torch.uint8))
+        for rank, value in enumerate(of_shards.tolist()):
+            digests[shard_file(rank, group.world_size)] = bytes(value).hex()
+        with together(group, failed):
+            if group.rank == 0:
+                folder.finish(
+                    replace(
+                        manifest,
+                        shard_tensors={name: _format(shard[name]).row for name in shard},
+                        label_names=label_names is not None,
+                        digests=digests,
+                    )
+                )
+                if keep is not None:
+                    _prune(run, keep, manifest.step)
     except BaseException:
-        if group.rank == 0:
-            folder.remove()
+        folder.remove()  # every rank: whoever ends last has written last
         raise
     return folder.target
 
@@ -163,46 +161,26 @@ def _check(
         )
 
 
-def _names(label_names: Sequence[str], classes: int) -> bytes:
-    """The file of names."""
+def names_file(label_names: Sequence[str], classes: int) -> bytes:
+    """The file of names.
+
+    Raises:
+        InvalidArgumentError: a number of names that is not `classes`, one that is too long or that
+            UTF-8 does not have (of a folder whose name is no text).
+    """
     if len(label_names) != classes:
         raise InvalidArgumentError(f"label_names has {len(label_names)} names; expected {classes}")
     try:
         data = strict_json.dump(list(label_names))
     except UnicodeEncodeError as error:
-        name = next(name for name in label_names if not name.isprintable())
-        raise InvalidArgumentError(f"label_names: {name!r} is no text in UTF-8") from error
+        name = next(name for name in label_names if re.search("[\ud800-\udfff]", name))
+        raise InvalidArgumentError(f"label_names: {name!r:.80} is no text in UTF-8") from error
     if len(data) > _NAME_BYTES * (classes + 1):
         longest = max(label_names, key=len)
         raise InvalidArgumentError(
             f"label_names: {longest!r:.80} is too long; expected {_NAME_BYTES} bytes at most"
         )
     return data
-
-
-def _together(
-    group: Group,
-    target: Path,
-    action: Callable[[], str | None],
-) -> list[str]:
-    """Does `action` on every rank; returns the digests that they gave. Fails on all if on one."""
-    error: BaseException | None = None
-    result = None
-    try:
-        result = action()
-    except BaseException as caught:  # whatever it is, the others wait to be told
-        error = caught
-    told = bytes([error is None]) + bytes.fromhex(result or "00" * 32)
-    mine = torch.tensor([list(told)], dtype=torch.uint8)
-    everyone = [bytes(row) for row in group.all_gather(mine, "checkpoint").tolist()]
-    if error is not None:
-        raise error
-    failed = [str(rank) for rank, row in enumerate(everyone) if not row[0]]
-    if failed:
-        raise CheckpointError(
-            f"{target}: not saved: rank {', '.join(failed)} failed, and says why itself"
-        )
-    return [row[1:].hex() for row in everyone]
 
 
 def write_state(
@@ -283,6 +261,11 @@ def _system(path: Path, what: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise CheckpointError(f"{path}: {what}: {error.strerror or error}") from error
+
+
+def folder_of(run: Path, step: int) -> Path:
+    """The folder of the checkpoint of a step."""
+    return run / f"step-{step:08}"
 
 
 def steps(run: Path) -> dict[int, Path]:

@@ -11,16 +11,16 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from pyedge.errors import InvalidArgumentError, TrainingError
+from pyedge.errors import InvalidArgumentError, LostRankError
 
-_PATIENCE = timedelta(hours=2)
+_PATIENCE = timedelta(seconds=30)  # for a word from a rank that says every second that it works
 
 
 class Group:
     """The ranks that train together; alone, every exchange is a no-op.
 
     All of them must call the same exchanges in the same order, with equal shapes. Any exchange
-    raises TrainingError where another rank has ended, or does not answer within the time limit
+    raises LostRankError where another rank has ended, or does not answer within the time limit
     that the process group was made with.
 
     Attributes:
@@ -36,16 +36,19 @@ class Group:
         self.world_size: int = dist.get_world_size(group) if there else 1
         self._pairwise = there and dist.get_backend(group) == "gloo"
         self.traffic: Counter[str] = Counter()
+        self._patient: Group | None = None
 
     def patient(self) -> Group:
-        """The same ranks, who wait for hours: where one may have more to read or write than others.
+        """The same ranks, for what one may take much longer for than others; see `together`.
 
-        For tensors on the CPU. All ranks must call it.
+        For tensors on the CPU. All ranks must call it; always the same group.
         """
         if self.world_size == 1:
             return self
-        ranks = dist.get_process_group_ranks(self._group or dist.group.WORLD)
-        return Group(dist.new_group(ranks, _PATIENCE, "gloo"))
+        if self._patient is None:
+            ranks = dist.get_process_group_ranks(self._group or dist.group.WORLD)
+            self._patient = Group(dist.new_group(ranks, _PATIENCE, "gloo"))
+        return self._patient
 
     def all_gather(self, x: Tensor, name: str = "other") -> Tensor:
         """[b, ...] of each rank to [world_size * b, ...], in the order of the ranks."""
@@ -110,7 +113,7 @@ class Group:
             yield
         except RuntimeError as error:  # torch has no narrower one for gloo
             reason = str(error).strip().splitlines()[0]
-            raise TrainingError(
+            raise LostRankError(
                 f"rank {self.rank} of {self.world_size}: another rank has ended or does not "
                 f"answer ({name}: {reason})"
             ) from error

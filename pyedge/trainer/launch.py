@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import signal
 import tempfile
@@ -21,12 +22,14 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from pyedge.errors import InvalidArgumentError, PyEdgeError, TrainingError
+from pyedge.errors import InvalidArgumentError, LostRankError, PyEdgeError, TrainingError
 from pyedge.trainer import checkpoint
 from pyedge.trainer.config import TrainConfig
 from pyedge.trainer.distributed import Group
 from pyedge.trainer.memory import keep_freed_memory
-from pyedge.trainer.train import Progress, TrainResult, train
+from pyedge.trainer.processes import end_with_parent, interrupts, interrupts_held
+from pyedge.trainer.tensor_file import Progress
+from pyedge.trainer.train import TrainResult, train
 
 TIMEOUT = timedelta(seconds=40)  # for an answer from another rank during a step
 _GRACE = 5.0  # seconds that ranks have to end by themselves, after another has
@@ -56,31 +59,28 @@ def launch(
         PyEdgeError: what a rank met, see `train`.
     """
     if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
-        world_size = int(os.environ["WORLD_SIZE"])
-        if ranks not in (1, world_size):
-            raise InvalidArgumentError(f"{ranks} ranks, but torchrun has started {world_size}")
-        return _torchrun(config, run, progress, timeout)
+        return _torchrun(config, run, ranks, progress, timeout)
     if ranks < 1:
         raise InvalidArgumentError(f"ranks is {ranks}; expected at least 1")
     if ranks == 1:
-        return train(config, run, Group(), progress)
+        with _explained(run):
+            return train(config, run, Group(), progress)
     return _Ranks(config, run, ranks, timeout).result(progress)
 
 
 def _torchrun(
-    config: TrainConfig, run: Path, progress: Progress | None, timeout: timedelta
+    config: TrainConfig, run: Path, ranks: int, progress: Progress | None, timeout: timedelta
 ) -> TrainResult | None:
+    world_size = os.environ["WORLD_SIZE"]
+    if ranks != 1 and str(ranks) != world_size:
+        raise InvalidArgumentError(f"{ranks} ranks, but torchrun has started {world_size}")
     cuda = torch.cuda.is_available()
     if cuda:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-    dist.init_process_group("nccl" if cuda else "gloo", timeout=timeout)
-    try:
+    with _explained(run), _joined(cuda, timeout):
         group = Group()
-        with _named(run):
-            result = train(config, run, group, progress if group.rank == 0 else None)
-        return result if group.rank == 0 else None
-    finally:
-        dist.destroy_process_group()
+        result = train(config, run, group, progress if group.rank == 0 else None)
+    return result if group.rank == 0 else None
 
 
 class _Ranks:
@@ -91,83 +91,103 @@ class _Ranks:
         self._folder = tempfile.TemporaryDirectory()
         context = mp.get_context("spawn")
         self._processes: list[BaseProcess] = []
-        self._silent: set[int] = set()  # ranks that had to be ended
         self._pipes: list[Connection] = []
+        self._told: dict[int, dict[str, Any]] = {}  # how each rank ended, the first one first
+        self._asked_to_end = False
         threads = max(1, len(os.sched_getaffinity(0)) // ranks)
-        for rank in range(ranks):
-            ours, theirs = context.Pipe(duplex=False)
-            arguments = rank, ranks, threads, self._folder.name, timeout, config, run, theirs
-            process = context.Process(
-                target=_rank, args=arguments, name=f"rank {rank}", daemon=True
-            )
-            process.start()
-            theirs.close()
-            self._processes.append(process)
-            self._pipes.append(ours)
+        with interrupts_held():
+            for rank in range(ranks):
+                ours, theirs = context.Pipe(duplex=False)
+                arguments = rank, ranks, threads, self._folder.name, timeout, config, run, theirs
+                process = context.Process(
+                    target=_rank, args=arguments, name=f"rank {rank}", daemon=True
+                )
+                process.start()
+                theirs.close()
+                self._processes.append(process)
+                self._pipes.append(ours)
 
     def result(self, progress: Progress | None) -> TrainResult:
-        """Waits for all ranks.
+        """Waits for all ranks; hands on to them that they are to end (SIGINT, SIGTERM).
 
         Raises:
+            KeyboardInterrupt: they were asked twice, or before there was anything to save.
             PyEdgeError: see `launch`.
         """
-        told: dict[int, dict[str, Any]] = {}
+        try:
+            with interrupts(self._ask_to_end):
+                self._listen(progress)
+        finally:
+            silent = self._end()
+        return self._judge(silent)
+
+    def _ask_to_end(self) -> None:
+        self._asked_to_end = True
+        for process in self._processes:
+            process.terminate()
+
+    def _listen(self, progress: Progress | None) -> None:
+        """Until all ranks have ended, or those that are left had their time after another has."""
         open_pipes = dict(zip(self._pipes, range(len(self._pipes)), strict=True))
         deadline = None
-        try:
-            while open_pipes:
-                left = None if deadline is None else max(0.0, deadline - time.monotonic())
-                ready = wait(list(open_pipes), timeout=left)
-                if not ready:
-                    break  # those that are left wait for who is gone
-                for pipe in ready:
-                    assert isinstance(pipe, Connection)
-                    rank = open_pipes[pipe]
-                    try:
-                        message = json.loads(pipe.recv_bytes())
-                    except EOFError:
-                        del open_pipes[pipe]
-                        if "result" not in told.get(rank, {}) and deadline is None:
-                            deadline = time.monotonic() + _GRACE
-                        continue
-                    if "progress" in message:
-                        if progress is not None:
-                            progress(*message["progress"])
-                    else:
-                        told[rank] = {**message, "order": len(told)}
-        except KeyboardInterrupt:
-            # The terminal has told the ranks too; they make a checkpoint and end.
-            for process in self._processes:
-                process.join(self._timeout.total_seconds())
-            raise
-        finally:
-            self._end()
-        return self._judge(told)
+        while open_pipes:
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            ready = wait(list(open_pipes), timeout=left)
+            if not ready:
+                return
+            for pipe in ready:
+                assert isinstance(pipe, Connection)
+                rank = open_pipes[pipe]
+                try:
+                    message = json.loads(pipe.recv_bytes())
+                except (EOFError, OSError):
+                    del open_pipes[pipe]
+                    done = "result" in self._told.get(rank, {})
+                    grace = self._timeout.total_seconds() if done else _GRACE
+                    deadline = min(deadline or math.inf, time.monotonic() + grace)
+                    continue
+                if "progress" not in message:
+                    self._told[rank] = message
+                elif progress is not None:
+                    progress(*message["progress"])
 
-    def _judge(self, told: dict[int, dict[str, Any]]) -> TrainResult:
-        for rank, process in enumerate(self._processes):
-            if rank not in told:  # gone without a word: the cause, not what it caused
-                how = "does not answer" if rank in self._silent else _ending(process.exitcode)
-                raise TrainingError(
-                    f"rank {rank} of {len(self._processes)} {how}; {_last(self._run)}"
-                )
-        errors = [message for message in told.values() if "error" in message]
+    def _end(self) -> set[int]:
+        """Ends all processes; returns the ranks that did not end by themselves."""
+        deadline = time.monotonic() + 0.5
+        for process in self._processes:
+            process.join(max(0.0, deadline - time.monotonic()))
+        silent = {rank for rank, process in enumerate(self._processes) if process.is_alive()}
+        for rank in silent:
+            self._processes[rank].kill()
+        for process in self._processes:
+            process.join()
+        self._folder.cleanup()
+        return silent
+
+    def _judge(self, silent: set[int]) -> TrainResult:
+        """The result, or the error of the rank that failed: not one of those that missed it then.
+
+        Raises:
+            KeyboardInterrupt, PyEdgeError: see `result`.
+        """
+        count = len(self._processes)
+        gone = [rank for rank in range(count) if rank not in self._told]
+        died = [rank for rank in gone if rank not in silent]
+        errors = [message for message in self._told.values() if "error" in message]
+        causes = [message for message in errors if message["kind"] != LostRankError.__name__]
+        if self._asked_to_end and gone and not causes:
+            raise KeyboardInterrupt
+        if died:
+            how = _ending(self._processes[died[0]].exitcode)
+            raise TrainingError(f"rank {died[0]} of {count} {how}; {_last(self._run)}")
+        if gone and not causes:
+            raise TrainingError(f"rank {gone[0]} of {count} does not answer; {_last(self._run)}")
         if errors:
-            # Who lost contact with another rank speaks of what another has met before.
-            first = min(errors, key=lambda m: (m["kind"] == "TrainingError", m["order"]))
+            first = (causes or errors)[0]
             kinds = {kind.__name__: kind for kind in _all_kinds(PyEdgeError)}
             raise kinds.get(first["kind"], TrainingError)(first["error"])
-        values = told[0]["result"]
+        values = self._told[0]["result"]
         return TrainResult(**{**values, "checkpoint": Path(values["checkpoint"])})
-
-    def _end(self) -> None:
-        for rank, process in enumerate(self._processes):
-            process.join(0.5)
-            if process.is_alive():
-                self._silent.add(rank)
-                process.kill()
-                process.join()
-        self._folder.cleanup()
 
 
 def _rank(
@@ -183,12 +203,13 @@ def _rank(
     """What one process does."""
 
     def tell(**message: Any) -> None:
-        with contextlib.suppress(OSError):  # the parent is gone, and ends us
+        with contextlib.suppress(OSError):  # the parent is gone, and this process with it
             pipe.send_bytes(json.dumps(message).encode())
 
     def progress(what: str, done: int, total: int) -> None:
         tell(progress=[what, done, total])
 
+    end_with_parent()
     keep_freed_memory()
     torch.set_num_threads(threads)
     cuda = torch.cuda.device_count() >= ranks
@@ -197,31 +218,42 @@ def _rank(
     else:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    place = {"init_method": f"file://{folder}/meeting", "rank": rank, "world_size": ranks}
     try:
-        meeting = f"file://{folder}/meeting"
-        backend = "nccl" if cuda else "gloo"
-        dist.init_process_group(backend, meeting, timeout, rank=rank, world_size=ranks)
-        with _named(run):
+        with _explained(run, f"rank {rank}: "), _joined(cuda, timeout, **place):
             result = train(config, run, Group(), progress if rank == 0 else None)
         tell(result={**asdict(result), "checkpoint": str(result.checkpoint)})
     except PyEdgeError as error:
         tell(error=str(error), kind=type(error).__name__)
     except KeyboardInterrupt:
-        tell(error=f"rank {rank}: interrupted; {_last(run)}", kind="TrainingError")
+        tell(error=f"rank {rank}: interrupted; {_last(run)}", kind=TrainingError.__name__)
     except Exception as error:
-        tell(error=f"rank {rank}: {type(error).__name__}: {error}", kind="TrainingError")
-    # All is told. An orderly end would wait for threads of a group whose ranks may be gone, or find
-    # them at work and print that it terminates.
-    os._exit(0)
+        tell(error=f"rank {rank}: {type(error).__name__}: {error}", kind=TrainingError.__name__)
 
 
 @contextmanager
-def _named(run: Path) -> Iterator[None]:
-    """A training that cannot go on says what is left of it."""
+def _joined(cuda: bool, timeout: timedelta, **place: Any) -> Iterator[None]:
+    """The process group of all ranks, within the block."""
+    try:
+        dist.init_process_group("nccl" if cuda else "gloo", timeout=timeout, **place)
+    except (RuntimeError, ValueError) as error:  # torch's own, and of a missing MASTER_ADDR
+        reason = str(error).strip().splitlines()[0]
+        raise LostRankError(f"the ranks do not find each other: {reason}") from error
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+@contextmanager
+def _explained(run: Path, rank: str = "") -> Iterator[None]:
+    """A training that cannot go on says why, and what is left of it."""
     try:
         yield
     except TrainingError as error:
-        raise TrainingError(f"{error}; {_last(run)}") from error
+        raise type(error)(f"{error}; {_last(run)}") from error
+    except (RuntimeError, MemoryError) as error:  # of torch: no memory, a device that failed
+        raise TrainingError(f"{rank}{type(error).__name__}: {error}; {_last(run)}") from error
 
 
 def _last(run: Path) -> str:

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
-import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import FrameType
 
 import torch
 from torch import Tensor, nn
 
 from pyedge.errors import CheckpointError, InvalidArgumentError, PyEdgeError, TrainingError
 from pyedge.files import write_atomically
-from pyedge.trainer import checkpoint
+from pyedge.trainer import checkpoint, strict_json
 from pyedge.trainer.backbones import backbone
 from pyedge.trainer.blocks import blocks
 from pyedge.trainer.center_loss import CenterLoss
@@ -44,10 +42,11 @@ from pyedge.trainer.head import ShardedHead
 from pyedge.trainer.lock import locked
 from pyedge.trainer.manifest import CENTERS, Manifest, Network
 from pyedge.trainer.metric_losses import contrastive_loss, triplet_loss
+from pyedge.trainer.processes import interrupts
 from pyedge.trainer.row_optimizer import RowAdamW, RowSGD
 from pyedge.trainer.sync_batch_norm import synchronize_batch_norm
-
-Progress = Callable[[str, int, int], None]  # what is going on, done, of how many
+from pyedge.trainer.tensor_file import Progress
+from pyedge.trainer.together import together
 
 LOG = "log.jsonl"
 _LOG_SECONDS = 1.0  # at least this long between two lines of the log
@@ -345,27 +344,45 @@ def train(
         TrainingError: the loss is no number, or another rank is gone.
     """
     group = group or Group()
-    batches, names = load_data(config, group)
-    total = config.steps or max(1, round(config.epochs * batches.steps_per_epoch))
-    trainer = Trainer(config, names, total, group)
+    with together(group.patient(), "the data is not loaded"):
+        batches, names = load_data(config, group)
+        people = checkpoint.names_file(names, len(names))
+        total = config.steps or max(1, round(config.epochs * batches.steps_per_epoch))
+        trainer = Trainer(config, names, total, group)
+    _check_alike(trainer, batches.steps_per_epoch, people)
     with locked(run, trainer.patient):
         return _run(trainer, batches, run, progress)
+
+
+def _check_alike(trainer: Trainer, per_epoch: int, people: bytes) -> None:
+    """That each rank has been told the same: under torchrun each has its own command and disks."""
+    values = [trainer.config.to_dict(), trainer.total_steps, per_epoch]
+    digest = hashlib.sha256(strict_json.dump(values) + people).digest()
+    mine = torch.tensor([list(digest)], dtype=torch.uint8)
+    everyone = trainer.patient.all_gather(mine, "description")
+    for rank in range(1, trainer.group.world_size):
+        if not everyone[rank].equal(everyone[0]):
+            raise InvalidArgumentError(
+                f"rank {rank} has another description of the run, or other people or another "
+                "number of images in its data, than rank 0"
+            )
 
 
 def _run(trainer: Trainer, batches: Batches, run: Path, progress: Progress | None) -> TrainResult:
     config, group, total = trainer.config, trainer.group, trainer.total_steps
     per_epoch = batches.steps_per_epoch
-    last = checkpoint.latest(run)
+    last = _last_checkpoint(run, trainer.patient)
     taken = None
-    if last is not None:
-        trainer.load(last, progress)
-    elif config.init:
-        taken = trainer.begin_from(checkpoint.find(Path(config.init)), progress)
-    log = _Log(run / LOG, trainer.step, group.rank == 0, per_epoch)
-    trainer.patient.barrier()  # reading took each its time
+    with together(trainer.patient, f"{run}: not begun", progress) as advance:
+        if last is not None:
+            trainer.load(last, advance)
+        elif config.init:
+            taken = trainer.begin_from(checkpoint.find(Path(config.init)), advance)
+        log = _Log(run / LOG, trainer.step, group.rank == 0, per_epoch)
     started, first = time.monotonic(), trainer.step
     saved = last
-    with _interrupts() as interrupted:
+    interrupted = threading.Event()
+    with interrupts(interrupted.set):
         stop = torch.zeros(1, device=trainer.device)
         while trainer.step < total and not stop:
             position = Position(*divmod(trainer.step, per_epoch))
@@ -396,6 +413,14 @@ def _run(trainer: Trainer, batches: Batches, run: Path, progress: Progress | Non
         trainer.step >= total,
         taken,
     )
+
+
+def _last_checkpoint(run: Path, group: Group) -> Path | None:
+    """That which rank 0 sees: on a network file system another rank may see an earlier one."""
+    with together(group, f"{run}: not begun"):
+        found = max(checkpoint.steps(run), default=-1)
+    step = int(group.broadcast(torch.tensor([found]), "last checkpoint"))
+    return checkpoint.folder_of(run, step) if step >= 0 else None
 
 
 def load_data(config: TrainConfig, group: Group) -> tuple[Batches, tuple[str, ...]]:
@@ -487,24 +512,3 @@ class _Log:
 
 def _log_line(entry: LogEntry) -> str:
     return json.dumps(asdict(entry)) + "\n"
-
-
-@contextmanager
-def _interrupts() -> Iterator[threading.Event]:
-    """Set once the process is asked to end; a second time ends it at once."""
-    asked = threading.Event()
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        if asked.is_set():
-            raise KeyboardInterrupt
-        asked.set()
-
-    if threading.current_thread() is not threading.main_thread():
-        yield asked
-        return
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
 import signal
-import sys
 import threading
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
@@ -14,8 +12,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from pyedge.errors import PyEdgeError, TrainingError
-
-_PR_SET_PDEATHSIG = 1  # of <linux/prctl.h>
+from pyedge.trainer.processes import end_with_parent
 
 
 def answers(data: Dataset, workers: int, sampler: Any = None) -> Generator[Any, None, None]:
@@ -76,5 +73,4 @@ def _depend_on_parent(worker: int) -> None:
     torch's watch over the parent does not see to that: a worker with a full pipe waits for ever.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    end_with_parent()
