@@ -1,10 +1,11 @@
-"""Which kernel of the INT8 convolution other CPUs than this one would get."""
+"""Which kernel of the convolution other CPUs than this one would get, of INT8 but for the last."""
 
 from __future__ import annotations
 
 import platform
 
 import pytest
+import test_kernels_conv_f32 as f32
 from test_kernels_conv_i8 import Layer, arguments, square
 
 from pyedge import _core
@@ -106,3 +107,19 @@ def test_3x3_layers_get_winograd(cpu, layer):
 
 def test_small_images_leave_winograd_too_few_tiles():
     assert chosen("Zen 4", Layer(64, 64, size=(7, 7))) == "conv_i8_avx512vnni"
+
+
+@pytest.mark.parametrize(
+    ("cpu", "channels", "kernel"),
+    [
+        ("Haswell", 2, "depthwise_avx2"),
+        ("Haswell", 4, "depthwise_avx2"),
+        ("Haswell", 8, "avx2"),
+        ("Zen 4", 2, "depthwise_avx512vnni"),
+        ("Zen 4", 8, "depthwise_avx512vnni"),
+        ("Zen 4", 16, "avx512vnni"),
+    ],
+)
+def test_f32_groups_that_would_leave_lanes_empty_get_depthwise_kernels(cpu, channels, kernel):
+    arguments = f32.arguments(f32.Layer(64, 64, groups=64 // channels))
+    assert _core.select_op(*arguments, features=CPUS[cpu]) == f"conv_f32_{kernel}"

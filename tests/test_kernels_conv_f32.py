@@ -58,14 +58,27 @@ class Layer:
         pads = (self.pads[0] + self.pads[2], self.pads[1] + self.pads[3])
         return tuple((self.size[i] + pads[i] - spans[i]) // self.stride[i] + 1 for i in range(2))
 
-    @property
-    def depthwise(self) -> bool:
-        return self.groups == self.in_c == self.out_c > 1
-
 
 def square(k: int, **changes) -> dict:
     return {"kernel": (k, k), "pads": (k // 2,) * 4, **changes}
 
+
+LANES = {"depthwise_neon": 4, "depthwise_avx2": 8, "depthwise_avx512vnni": 16}
+# Input and output channels of a group: the lanes of the depthwise kernels that find theirs within a
+# vector of the image.
+GROUPS = {
+    (1, 1): {4, 8, 16},
+    (1, 2): {4, 8, 16},
+    (2, 2): {4, 8, 16},
+    (2, 3): {4, 8, 16},
+    (3, 3): {4, 16},
+    (4, 4): {8, 16},
+    (5, 5): {16},
+    (7, 7): {8},
+    (8, 8): {16},
+    (5, 1): set(),
+    (16, 16): set(),
+}
 
 LAYERS = [
     *(Layer(i, o, **square(1)) for i in (1, 3, 17) for o in (1, 5, 13, 127)),
@@ -89,6 +102,19 @@ LAYERS = [
         for s in (1, 2)
     ),
     *(Layer(24, 24, groups=24, **square(k, size=(8, 29), residual=True)) for k in (1, 5, 7)),
+    *(
+        Layer(g * i, g * o, groups=g, stride=(s, s), slope=s == 1, batch=2, size=(13, 23))
+        for i, o in GROUPS
+        for g in (3, 17)
+        for s in (1, 2)
+    ),
+    Layer(254, 254, groups=127),
+    Layer(34, 34, groups=17, dilation=(2, 1), pads=(2, 0, 1, 3)),
+    Layer(52, 52, groups=13, kernel=(5, 3), stride=(3, 1), residual=True),
+    Layer(16, 16, **square(1, groups=8, batch=3)),
+    Layer(34, 51, **square(5, groups=17, stride=(2, 2), bias=False, bounds=(0.0, 6.0))),
+    Layer(6, 6, groups=3, kernel=(7, 7), pads=(6, 6, 6, 6), size=(1, 2)),
+    Layer(12, 12, groups=6, activation=3),
     Layer(70, 70, groups=70, stride=(3, 2), dilation=(2, 2), pads=(2, 4, 1, 0), size=(12, 15)),
     Layer(17, 17, groups=17, kernel=(5, 5), pads=(4, 4, 4, 4), stride=(2, 2), size=(2, 3)),
     Layer(64, 64, groups=64, kernel=(7, 7), pads=(0, 0, 0, 0), size=(7, 7)),
@@ -215,16 +241,20 @@ def test_fully_connected_gives_the_same_bits(name, batch, inputs, outputs):
     assert_same(name, want, args)
 
 
-@pytest.mark.parametrize("layer", LAYERS, ids=str)
-def test_only_depthwise_layers_go_to_depthwise_kernels(layer):
-    accepted = [
-        name
-        for name, _, runs in KERNELS
-        if runs and _core.run_op(*arguments(layer), kernel=name) is not None
-    ]
-    if len(accepted) == 1:
-        pytest.skip("NOT TESTED: this CPU runs nothing but the reference")
-    assert any("depthwise" in name for name in accepted) == layer.depthwise
+@pytest.mark.parametrize("name", [row[0] for row in KERNELS if "depthwise" in row[0]])
+@pytest.mark.parametrize("group", GROUPS, ids=str)
+def test_groups_within_a_vector_go_to_depthwise_kernels(name, group):
+    require(name)
+    layer = Layer(16 * group[0], 16 * group[1], groups=16)
+    taken = _core.run_op(*arguments(layer), kernel=name) is not None
+    assert taken == (LANES[name.removeprefix("conv_f32_")] in GROUPS[group])
+
+
+@pytest.mark.parametrize("layer", [Layer(2, 2), Layer(1, 3, **square(1))], ids=str)
+def test_one_group_is_dense(layer):
+    for name, _, runs in KERNELS:
+        if runs and "depthwise" in name:
+            assert _core.run_op(*arguments(layer), kernel=name) is None
 
 
 def with_weight(args: tuple, weight: np.ndarray) -> tuple:
@@ -233,7 +263,12 @@ def with_weight(args: tuple, weight: np.ndarray) -> tuple:
     return (*args[:3], inputs, *args[4:])
 
 
-STORED = [Layer(17, 33, batch=2, slope=True), Layer(13, 13, groups=13), Layer(40, 24, **square(1))]
+STORED = [
+    Layer(17, 33, batch=2, slope=True),
+    Layer(13, 13, groups=13),
+    Layer(26, 39, groups=13),
+    Layer(40, 24, **square(1)),
+]
 
 
 @pytest.mark.parametrize("name", [row[0] for row in ALL_KERNELS])

@@ -89,6 +89,12 @@ void draw_channels(Random& random, Layer* l) {
   l->in_c = random.pick(kChannels), l->out_c = random.pick(kChannels);
   if (kind < 3) {
     l->groups = l->out_c = l->in_c;  // depthwise
+  } else if (kind == 3 && random.one_in(2)) {
+    constexpr int32_t kFew[] = {1, 2, 2, 3, 4, 4, 5, 7, 8, 8, 16};
+    constexpr int32_t kMany[] = {2, 3, 7, 8, 13, 16, 32, 64, 127};
+    const int32_t in = random.pick(kFew), out = random.one_in(3) ? random.pick(kFew) : in;
+    l->groups = random.pick(kMany);
+    l->in_c = l->groups * in, l->out_c = l->groups * out;
   } else if (kind == 3) {
     l->groups = random.range(2, 5);
     l->in_c = l->groups * random.pick(kChannels), l->out_c = l->groups * random.pick(kChannels);

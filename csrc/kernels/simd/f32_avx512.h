@@ -28,6 +28,12 @@ struct F32Avx512 {
   static void store_first(float* p, Vector a, int32_t lanes) {
     _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << lanes) - 1u), a);
   }
+  // Which lane of a vector each lane takes: int32 in memory.
+  using Index = __m512i;
+  static Index load_index(const void* p) { return _mm512_loadu_si512(p); }
+  static Vector permute(Vector a, Index index) {
+    return _mm512_maskz_permutexvar_ps(0xffff, index, a);
+  }
   static Vector add(Vector a, Vector b) { return _mm512_add_ps(a, b); }
   static Vector sub(Vector a, Vector b) { return _mm512_sub_ps(a, b); }
   static Vector mul(Vector a, Vector b) { return _mm512_mul_ps(a, b); }

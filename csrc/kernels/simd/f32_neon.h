@@ -32,6 +32,15 @@ struct F32Neon {
     }
     if (lanes & 1) vst1q_lane_f32(p, a, 0);
   }
+  // Which lane of a vector each lane takes: int32 in memory, bytes where tbl takes them.
+  using Index = uint8x16_t;
+  static Index load_index(const void* p) {
+    const uint32x4_t lane = vld1q_u32(static_cast<const uint32_t*>(p));
+    return vreinterpretq_u8_u32(vmlaq_n_u32(vdupq_n_u32(0x03020100), lane, 0x04040404));
+  }
+  static Vector permute(Vector a, Index index) {
+    return vreinterpretq_f32_u8(vqtbl1q_u8(vreinterpretq_u8_f32(a), index));
+  }
   static Vector add(Vector a, Vector b) { return vaddq_f32(a, b); }
   static Vector sub(Vector a, Vector b) { return vsubq_f32(a, b); }
   static Vector mul(Vector a, Vector b) { return vmulq_f32(a, b); }

@@ -10,7 +10,7 @@ namespace {
 
 constexpr F32Dense kDense = {
     F32Neon::kLanes, 8, {kTiles<F32Neon, 1, 8>.by_pixels, kTiles<F32Neon, 2, 8>.by_pixels}, 1.0};
-constexpr F32Depthwise kDepthwise = {depthwise_row<F32Neon>};
+constexpr F32Depthwise kDepthwise = {kDense.lanes, kDense.cost, depthwise_row<F32Neon>};
 constexpr F32Winograd kWinograd2 = f32_winograd<F32Neon, Winograd2, kDense>();
 constexpr F32Winograd kWinograd4 = f32_winograd<F32Neon, Winograd4, kDense>();
 

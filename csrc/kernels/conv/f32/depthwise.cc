@@ -1,5 +1,6 @@
 #include "kernels/conv/f32/depthwise.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "kernels/conv/conv.h"
@@ -7,10 +8,21 @@
 namespace pyedge {
 namespace {
 
-// Prepared: bias, slope and taps, each with room for whole vectors of any instruction set.
+// Prepared: lanes, bias, slope and the planes of the taps, each with room for whole vectors of any
+// instruction set.
+constexpr size_t kArrays = 3;
 size_t padded_channels(const ConvGeometry& g) {
   constexpr size_t kFloats = kAlignment / sizeof(float);
   return (static_cast<size_t>(g.out_c) + kFloats - 1) / kFloats * kFloats;
+}
+
+size_t planes(const ConvGeometry& g) { return static_cast<size_t>(g.group_in_c); }
+
+// In a vector of the image that begins at the first channel of the first lane's group: the lane of
+// the first channel of this output channel's group.
+int32_t group_lane(const ConvGeometry& g, int32_t channel, int32_t lanes) {
+  const int32_t first = channel / lanes * lanes;
+  return (channel / g.group_out_c - first / g.group_out_c) * g.group_in_c;
 }
 
 // Taps [begin, end) of a row or column of the kernel that lie inside the image.
@@ -47,28 +59,36 @@ Columns columns_from(const ConvGeometry& g, int32_t out_x) {
 
 }  // namespace
 
-bool f32_depthwise_accepts(const OpArgs& args) {
+// Where a group fills a vector, all of its lanes would take the same channel: that is dense.h.
+bool f32_depthwise_accepts(const OpArgs& args, const F32Depthwise& isa) {
   if (args.op != Op::k_conv || !conv_is_f32(args)) return false;
   const ConvGeometry g = conv_geometry(args);
-  return g.depthwise() && g.group_out_c == 1;
+  if (g.groups == 1 || g.group_out_c >= isa.lanes) return false;
+  for (int32_t first = 0; first < g.out_c; first += isa.lanes) {
+    const int32_t last = std::min(first + isa.lanes, g.out_c) - 1;
+    if (group_lane(g, last, isa.lanes) >= isa.lanes) return false;
+  }
+  return true;
 }
 
 size_t f32_depthwise_prepared_bytes(const OpArgs& args) {
   const ConvGeometry g = conv_geometry(args);
-  return (2 + g.taps()) * padded_channels(g) * sizeof(float);
+  return (kArrays + g.taps() * planes(g)) * padded_channels(g) * sizeof(float);
 }
 
-void f32_depthwise_prepare(const OpArgs& args, void* prepared) {
+void f32_depthwise_prepare(const OpArgs& args, const F32Depthwise& isa, void* prepared) {
   const ConvGeometry g = conv_geometry(args);
-  const size_t stride = padded_channels(g), taps = g.taps();
+  const size_t stride = padded_channels(g), weights = g.taps() * planes(g);  // of a channel
   const ConvWeights w(args);
-  std::memset(prepared, 0, (2 + taps) * stride * sizeof(float));
+  std::memset(prepared, 0, f32_depthwise_prepared_bytes(args));
   for (size_t c = 0; c < static_cast<size_t>(g.out_c); ++c) {
+    const int32_t channel = static_cast<int32_t>(c);
+    static_cast<int32_t*>(prepared)[c] = group_lane(g, channel, isa.lanes);
     float* column = static_cast<float*>(prepared) + c;
-    const ConvChannel channel = conv_channel(args, static_cast<int32_t>(c));
-    column[0] = channel.bias + 0.0f;  // -0 becomes +0
-    column[stride] = channel.slope;
-    for (size_t tap = 0; tap < taps; ++tap) column[(2 + tap) * stride] = w[c * taps + tap];
+    const ConvChannel after = conv_channel(args, channel);
+    column[stride] = after.bias + 0.0f;  // -0 becomes +0
+    column[2 * stride] = after.slope;
+    for (size_t i = 0; i < weights; ++i) column[(kArrays + i) * stride] = w[c * weights + i];
   }
 }
 
@@ -82,17 +102,21 @@ void f32_depthwise_run(const OpArgs& args, const F32Depthwise& isa, const void* 
                        size_t begin, size_t end) {
   const ConvGeometry g = conv_geometry(args);
   const ConvOutput out = conv_output(args);
-  const size_t c = static_cast<size_t>(g.out_c), in_w = static_cast<size_t>(g.in_w);
-  const size_t padded = padded_channels(g);
-  const float* bias = static_cast<const float*>(prepared);
+  const size_t in_c = static_cast<size_t>(g.in_c), in_w = static_cast<size_t>(g.in_w);
+  const size_t out_c = static_cast<size_t>(g.out_c), padded = padded_channels(g);
+  const float* bias = static_cast<const float*>(prepared) + padded;
   F32DepthwiseRow row{};
+  const bool own_lanes = g.group_in_c == 1 && g.group_out_c == 1;
+  row.lanes = own_lanes ? nullptr : static_cast<const int32_t*>(prepared);
   row.bias = bias;
   row.slope = out.has_slope ? bias + padded : nullptr;
-  row.channels = c;
-  row.x_tap_y = static_cast<size_t>(g.dilation_h) * in_w * c;
-  row.x_tap_x = static_cast<size_t>(g.dilation_w) * c;
-  row.w_tap_y = static_cast<size_t>(g.kernel_w) * padded, row.w_tap_x = padded;
-  row.x_pixel = static_cast<size_t>(g.stride_w) * c, row.y_pixel = c;
+  row.channels = out_c;
+  row.planes = planes(g), row.group_channels = static_cast<size_t>(g.group_out_c);
+  row.x_tap_y = static_cast<size_t>(g.dilation_h) * in_w * in_c;
+  row.x_tap_x = static_cast<size_t>(g.dilation_w) * in_c;
+  row.w_plane = padded, row.w_tap_x = row.planes * padded;
+  row.w_tap_y = static_cast<size_t>(g.kernel_w) * row.w_tap_x;
+  row.x_pixel = static_cast<size_t>(g.stride_w) * in_c, row.y_pixel = out_c;
   row.activation = out.activation;
   row.lo = out.lo, row.hi = out.hi;
   for (size_t out_row = begin; out_row < end; ++out_row) {
@@ -110,10 +134,12 @@ void f32_depthwise_run(const OpArgs& args, const F32Depthwise& isa, const void* 
       row.x = args.inputs[kConvX].as<float>();
       if (row.kernel_h > 0 && row.kernel_w > 0) {
         const size_t in_row = image * static_cast<size_t>(g.in_h) + static_cast<size_t>(in_y);
-        row.x += (in_row * in_w + static_cast<size_t>(columns.in_x)) * c;
+        row.x += (in_row * in_w + static_cast<size_t>(columns.in_x)) * in_c;
       }
-      row.w = bias + (2 + static_cast<size_t>(ky.begin * g.kernel_w + columns.kx.begin)) * padded;
-      const size_t at = (out_row * static_cast<size_t>(g.out_w) + static_cast<size_t>(out_x)) * c;
+      const size_t first_tap = static_cast<size_t>(ky.begin * g.kernel_w + columns.kx.begin);
+      row.w = bias + 2 * padded + first_tap * row.w_tap_x;
+      const size_t pixel = out_row * static_cast<size_t>(g.out_w) + static_cast<size_t>(out_x);
+      const size_t at = pixel * out_c;
       row.y = args.outputs[0].mutable_as<float>() + at;
       row.residual = out.residual ? static_cast<const float*>(out.residual) + at : nullptr;
       isa.row(row);

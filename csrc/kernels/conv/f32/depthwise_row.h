@@ -12,32 +12,58 @@
 namespace pyedge {
 namespace {
 
+// The lanes of a depthwise layer.
+template <class V>
+struct OwnChannels {
+  static constexpr size_t planes = 1;
+  size_t first;  // channel of the image in the first lane
+
+  OwnChannels() = default;
+  OwnChannels(const F32DepthwiseRow&, size_t channel) : first(channel) {}
+  static typename V::Vector load(const float* x) { return V::load_once(x); }
+};
+
+// The lanes of groups.
+template <class V>
+struct GroupChannels {
+  size_t planes, first;
+  typename V::Index lanes;
+
+  GroupChannels() = default;
+  GroupChannels(const F32DepthwiseRow& row, size_t channel)
+      : planes(row.planes),
+        first(channel / row.group_channels * row.planes),
+        lanes(V::load_index(row.lanes + channel)) {}
+  typename V::Vector load(const float* x) const { return V::permute(V::load(x), lanes); }
+};
+
 // kPixels neighbours at once: a column of the image is loaded once for all that use it. Needs
 // taps side by side (x_tap_x is the distance of two pixels of the image).
-template <class V, int kKernelW, int kStride, int kPixels>
+template <class V, template <class> class Channels, int kKernelW, int kStride, int kPixels>
 void depthwise_tile(const F32DepthwiseRow& row, size_t pixel) {
   using Vector = typename V::Vector;
   constexpr int kColumns = (kPixels - 1) * kStride + kKernelW;
   const float* x = row.x + pixel * row.x_pixel;
   for (size_t c = 0; c < row.channels; c += V::kLanes) {
+    const Channels<V> channels(row, c);
     Vector acc[kPixels];
 #pragma GCC unroll 32
     for (int i = 0; i < kPixels; ++i) acc[i] = V::load(row.bias + c);
     for (size_t ky = 0; ky < row.kernel_h; ++ky) {
-      const float* x_row = x + ky * row.x_tap_y + c;
+      const float* x_row = x + ky * row.x_tap_y + channels.first;
       const float* w_row = row.w + ky * row.w_tap_y + c;
-      Vector w[kKernelW];
-#pragma GCC unroll 32
-      for (int kx = 0; kx < kKernelW; ++kx) {
-        w[kx] = V::load(w_row + static_cast<size_t>(kx) * row.w_tap_x);
-      }
 #pragma GCC unroll 32
       for (int column = 0; column < kColumns; ++column) {
-        const Vector v = V::load_once(x_row + static_cast<size_t>(column) * row.x_tap_x);
+        const float* x_tap = x_row + static_cast<size_t>(column) * row.x_tap_x;
+        for (size_t plane = 0; plane < channels.planes; ++plane) {
+          const Vector v = channels.load(x_tap + plane);
+          const float* w_plane = w_row + plane * row.w_plane;
 #pragma GCC unroll 32
-        for (int i = 0; i < kPixels; ++i) {
-          const int kx = column - i * kStride;
-          if (kx >= 0 && kx < kKernelW) acc[i] = V::fma(v, w[kx], acc[i]);
+          for (int i = 0; i < kPixels; ++i) {
+            const int kx = column - i * kStride;
+            if (kx < 0 || kx >= kKernelW) continue;
+            acc[i] = V::fma(v, V::load(w_plane + static_cast<size_t>(kx) * row.w_tap_x), acc[i]);
+          }
         }
       }
     }
@@ -48,20 +74,27 @@ void depthwise_tile(const F32DepthwiseRow& row, size_t pixel) {
 }
 
 // Any kernel: kVectors of one pixel at once.
-template <class V, int kVectors>
+template <class V, template <class> class Channels, int kVectors>
 void depthwise_vectors(const F32DepthwiseRow& row, size_t pixel, size_t c) {
   using Vector = typename V::Vector;
-  const float* x = row.x + pixel * row.x_pixel + c;
+  const float* x = row.x + pixel * row.x_pixel;
+  Channels<V> channels[kVectors];
   Vector acc[kVectors];
 #pragma GCC unroll 32
-  for (int n = 0; n < kVectors; ++n) acc[n] = V::load(row.bias + c + n * V::kLanes);
+  for (int n = 0; n < kVectors; ++n) {
+    channels[n] = Channels<V>(row, c + static_cast<size_t>(n * V::kLanes));
+    acc[n] = V::load(row.bias + c + n * V::kLanes);
+  }
   for (size_t ky = 0; ky < row.kernel_h; ++ky) {
     for (size_t kx = 0; kx < row.kernel_w; ++kx) {
       const float* x_tap = x + ky * row.x_tap_y + kx * row.x_tap_x;
       const float* w_tap = row.w + ky * row.w_tap_y + kx * row.w_tap_x + c;
+      for (size_t plane = 0; plane < channels[0].planes; ++plane, w_tap += row.w_plane) {
 #pragma GCC unroll 32
-      for (int n = 0; n < kVectors; ++n) {
-        acc[n] = V::fma(V::load(x_tap + n * V::kLanes), V::load(w_tap + n * V::kLanes), acc[n]);
+        for (int n = 0; n < kVectors; ++n) {
+          const Vector v = channels[n].load(x_tap + channels[n].first + plane);
+          acc[n] = V::fma(v, V::load(w_tap + n * V::kLanes), acc[n]);
+        }
       }
     }
   }
@@ -76,62 +109,75 @@ void depthwise_vectors(const F32DepthwiseRow& row, size_t pixel, size_t c) {
   }
 }
 
-template <class V>
+template <class V, template <class> class Channels>
 void depthwise_pixel(const F32DepthwiseRow& row, size_t pixel) {
   constexpr size_t kLanes = static_cast<size_t>(V::kLanes);
   size_t c = 0;
-  for (; c + 3 * kLanes < row.channels; c += 4 * kLanes) depthwise_vectors<V, 4>(row, pixel, c);
-  for (; c < row.channels; c += kLanes) depthwise_vectors<V, 1>(row, pixel, c);
+  for (; c + 3 * kLanes < row.channels; c += 4 * kLanes) {
+    depthwise_vectors<V, Channels, 4>(row, pixel, c);
+  }
+  for (; c < row.channels; c += kLanes) depthwise_vectors<V, Channels, 1>(row, pixel, c);
 }
 
-template <class V, int kKernelW, int kStride>
+template <class V, template <class> class Channels, int kKernelW, int kStride>
 void depthwise_tiles(const F32DepthwiseRow& row) {
   size_t pixel = 0;
-  for (; pixel + 8 <= row.pixels; pixel += 8) depthwise_tile<V, kKernelW, kStride, 8>(row, pixel);
+  for (; pixel + 8 <= row.pixels; pixel += 8) {
+    depthwise_tile<V, Channels, kKernelW, kStride, 8>(row, pixel);
+  }
   if (pixel + 4 <= row.pixels) {
-    depthwise_tile<V, kKernelW, kStride, 4>(row, pixel);
+    depthwise_tile<V, Channels, kKernelW, kStride, 4>(row, pixel);
     pixel += 4;
   }
   if (pixel + 2 <= row.pixels) {
-    depthwise_tile<V, kKernelW, kStride, 2>(row, pixel);
+    depthwise_tile<V, Channels, kKernelW, kStride, 2>(row, pixel);
     pixel += 2;
   }
-  if (pixel < row.pixels) depthwise_pixel<V>(row, pixel);
+  if (pixel < row.pixels) depthwise_pixel<V, Channels>(row, pixel);
+}
+
+template <class V, template <class> class Channels>
+void depthwise_channels(const F32DepthwiseRow& row) {
+  const size_t tap = row.x_tap_x;
+  if (row.pixels > 1 && row.kernel_w == 3 && row.x_pixel == tap) {
+    depthwise_tiles<V, Channels, 3, 1>(row);
+  } else if (row.pixels > 1 && row.kernel_w == 3 && row.x_pixel == 2 * tap) {
+    depthwise_tiles<V, Channels, 3, 2>(row);
+  } else if (row.pixels > 1 && row.kernel_w == 5 && row.x_pixel == tap) {
+    depthwise_tiles<V, Channels, 5, 1>(row);
+  } else if (row.pixels > 1 && row.kernel_w == 5 && row.x_pixel == 2 * tap) {
+    depthwise_tiles<V, Channels, 5, 2>(row);
+  } else {
+    for (size_t pixel = 0; pixel < row.pixels; ++pixel) depthwise_pixel<V, Channels>(row, pixel);
+  }
 }
 
 template <class V>
 void depthwise_row(const F32DepthwiseRow& row) {
-  const size_t tap = row.x_tap_x;
-  if (row.pixels > 1 && row.kernel_w == 3 && row.x_pixel == tap) {
-    depthwise_tiles<V, 3, 1>(row);
-  } else if (row.pixels > 1 && row.kernel_w == 3 && row.x_pixel == 2 * tap) {
-    depthwise_tiles<V, 3, 2>(row);
-  } else if (row.pixels > 1 && row.kernel_w == 5 && row.x_pixel == tap) {
-    depthwise_tiles<V, 5, 1>(row);
-  } else if (row.pixels > 1 && row.kernel_w == 5 && row.x_pixel == 2 * tap) {
-    depthwise_tiles<V, 5, 2>(row);
+  if (row.lanes == nullptr) {
+    depthwise_channels<V, OwnChannels>(row);
   } else {
-    for (size_t pixel = 0; pixel < row.pixels; ++pixel) depthwise_pixel<V>(row, pixel);
+    depthwise_channels<V, GroupChannels>(row);
   }
 }
 
-// The row of the table of kernels for an instruction set. It reads what it multiplies with, so
-// it always beats the dense kernel, which multiplies with whole panels.
+// The row of the table of kernels for an instruction set.
 template <const F32Depthwise& kDepthwise>
 constexpr Kernel f32_depthwise_kernel(const char* name, Isa isa) {
-  return {name,
-          Op::k_conv,
-          isa,
-          f32_depthwise_accepts,
-          [](const OpArgs&) { return 0.5; },
-          f32_depthwise_prepared_bytes,
-          f32_depthwise_prepare,
-          nullptr,
-          f32_depthwise_tasks,
-          [](const OpArgs& args, const void* prepared, void*, size_t begin, size_t end) {
-            f32_depthwise_run(args, kDepthwise, prepared, begin, end);
-          },
-          kConvPacks};
+  return {
+      name,
+      Op::k_conv,
+      isa,
+      [](const OpArgs& args) { return f32_depthwise_accepts(args, kDepthwise); },
+      [](const OpArgs&) { return kDepthwise.cost; },
+      f32_depthwise_prepared_bytes,
+      [](const OpArgs& args, void* prepared) { f32_depthwise_prepare(args, kDepthwise, prepared); },
+      nullptr,
+      f32_depthwise_tasks,
+      [](const OpArgs& args, const void* prepared, void*, size_t begin, size_t end) {
+        f32_depthwise_run(args, kDepthwise, prepared, begin, end);
+      },
+      kConvPacks};
 }
 
 }  // namespace

@@ -10,7 +10,7 @@ namespace {
 
 constexpr F32Dense kDense = {
     F32Avx2::kLanes, 6, {kTiles<F32Avx2, 1, 6>.by_pixels, kTiles<F32Avx2, 2, 6>.by_pixels}, 1.5};
-constexpr F32Depthwise kDepthwise = {depthwise_row<F32Avx2>};
+constexpr F32Depthwise kDepthwise = {kDense.lanes, kDense.cost, depthwise_row<F32Avx2>};
 
 constexpr F32Winograd kWinograd2 = f32_winograd<F32Avx2, Winograd2, kDense>();
 constexpr F32Winograd kWinograd4 = f32_winograd<F32Avx2, Winograd4, kDense>();

@@ -13,7 +13,7 @@ constexpr F32Dense kDense = {
     14,
     {kTiles<F32Avx512, 1, 14>.by_pixels, kTiles<F32Avx512, 2, 14>.by_pixels},
     1.0};
-constexpr F32Depthwise kDepthwise = {depthwise_row<F32Avx512>};
+constexpr F32Depthwise kDepthwise = {kDense.lanes, kDense.cost, depthwise_row<F32Avx512>};
 
 constexpr F32Winograd kWinograd2 = f32_winograd<F32Avx512, Winograd2, kDense>();
 constexpr F32Winograd kWinograd4 = f32_winograd<F32Avx512, Winograd4, kDense>();
