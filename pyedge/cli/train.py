@@ -20,7 +20,7 @@ _PLAN_BATCH = 64  # images of a rank, where a plan is not told
 def train(
     config: Annotated[
         Path | None,
-        typer.Argument(metavar="[CONFIG.toml]", help="The run; options go before it."),
+        typer.Argument(metavar="[CONFIG.toml]", help="The run; options override its keys."),
     ] = None,
     out: Annotated[
         Path | None,
