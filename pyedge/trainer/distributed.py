@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -112,10 +113,9 @@ class Group:
         try:
             yield
         except RuntimeError as error:  # torch has no narrower one for gloo
-            reason = str(error).strip().splitlines()[0]
             raise LostRankError(
                 f"rank {self.rank} of {self.world_size}: another rank has ended or does not "
-                f"answer ({name}: {reason})"
+                f"answer ({name}: {reason(error)})"
             ) from error
 
     def _check_divides(self, x: Tensor) -> None:
@@ -123,6 +123,12 @@ class Group:
             raise InvalidArgumentError(
                 f"{x.shape[0]} rows cannot be shared out over {self.world_size} ranks evenly"
             )
+
+
+def reason(error: Exception) -> str:
+    """What torch.distributed says, without its source's place, advice and trace."""
+    first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return re.sub(r"^\[[^]]*:\d+\] ", "", first).split(". ")[0]
 
 
 def _bytes(x: Tensor) -> int:

@@ -25,7 +25,7 @@ import torch.multiprocessing as mp
 from pyedge.errors import InvalidArgumentError, LostRankError, PyEdgeError, TrainingError
 from pyedge.trainer import checkpoint
 from pyedge.trainer.config import TrainConfig
-from pyedge.trainer.distributed import Group
+from pyedge.trainer.distributed import Group, reason
 from pyedge.trainer.memory import keep_freed_memory
 from pyedge.trainer.processes import end_with_parent, interrupts, interrupts_held
 from pyedge.trainer.tensor_file import Progress
@@ -74,6 +74,8 @@ def _torchrun(
     world_size = os.environ["WORLD_SIZE"]
     if ranks != 1 and str(ranks) != world_size:
         raise InvalidArgumentError(f"{ranks} ranks, but torchrun has started {world_size}")
+    if "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun itself is the parent, and no shell
+        end_with_parent()
     cuda = torch.cuda.is_available()
     if cuda:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
@@ -87,25 +89,11 @@ class _Ranks:
     """Processes of this machine. Each reports over a pipe in JSON; whoever ends is seen at once."""
 
     def __init__(self, config: TrainConfig, run: Path, ranks: int, timeout: timedelta) -> None:
-        self._run, self._timeout = run, timeout
-        self._folder = tempfile.TemporaryDirectory()
-        context = mp.get_context("spawn")
+        self._config, self._run, self._ranks, self._timeout = config, run, ranks, timeout
         self._processes: list[BaseProcess] = []
         self._pipes: list[Connection] = []
         self._told: dict[int, dict[str, Any]] = {}  # how each rank ended, the first one first
         self._asked_to_end = False
-        threads = max(1, len(os.sched_getaffinity(0)) // ranks)
-        with interrupts_held():
-            for rank in range(ranks):
-                ours, theirs = context.Pipe(duplex=False)
-                arguments = rank, ranks, threads, self._folder.name, timeout, config, run, theirs
-                process = context.Process(
-                    target=_rank, args=arguments, name=f"rank {rank}", daemon=True
-                )
-                process.start()
-                theirs.close()
-                self._processes.append(process)
-                self._pipes.append(ours)
 
     def result(self, progress: Progress | None) -> TrainResult:
         """Waits for all ranks; hands on to them that they are to end (SIGINT, SIGTERM).
@@ -114,12 +102,32 @@ class _Ranks:
             KeyboardInterrupt: they were asked twice, or before there was anything to save.
             PyEdgeError: see `launch`.
         """
-        try:
-            with interrupts(self._ask_to_end):
-                self._listen(progress)
-        finally:
-            silent = self._end()
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                with interrupts_held():
+                    for rank in range(self._ranks):
+                        self._start(rank, folder)
+                with interrupts(self._ask_to_end):
+                    self._listen(progress)
+            finally:
+                silent = self._end()
         return self._judge(silent)
+
+    def _start(self, rank: int, folder: str) -> None:
+        context = mp.get_context("spawn")
+        threads = max(1, len(os.sched_getaffinity(0)) // self._ranks)
+        place = rank, self._ranks, threads, folder, self._timeout, self._config, self._run
+        try:
+            ours, theirs = context.Pipe(duplex=False)
+            process = context.Process(
+                target=_rank, args=(*place, theirs), name=f"rank {rank}", daemon=True
+            )
+            process.start()
+        except OSError as error:
+            raise TrainingError(f"rank {rank} cannot be started: {error.strerror}") from error
+        theirs.close()
+        self._processes.append(process)
+        self._pipes.append(ours)
 
     def _ask_to_end(self) -> None:
         self._asked_to_end = True
@@ -161,7 +169,6 @@ class _Ranks:
             self._processes[rank].kill()
         for process in self._processes:
             process.join()
-        self._folder.cleanup()
         return silent
 
     def _judge(self, silent: set[int]) -> TrainResult:
@@ -223,12 +230,14 @@ def _rank(
         with _explained(run, f"rank {rank}: "), _joined(cuda, timeout, **place):
             result = train(config, run, Group(), progress if rank == 0 else None)
         tell(result={**asdict(result), "checkpoint": str(result.checkpoint)})
+        return
     except PyEdgeError as error:
         tell(error=str(error), kind=type(error).__name__)
     except KeyboardInterrupt:
         tell(error=f"rank {rank}: interrupted; {_last(run)}", kind=TrainingError.__name__)
     except Exception as error:
         tell(error=f"rank {rank}: {type(error).__name__}: {error}", kind=TrainingError.__name__)
+    os._exit(1)  # torch's own end, when an exchange has broken off, is an abort now and then
 
 
 @contextmanager
@@ -237,8 +246,7 @@ def _joined(cuda: bool, timeout: timedelta, **place: Any) -> Iterator[None]:
     try:
         dist.init_process_group("nccl" if cuda else "gloo", timeout=timeout, **place)
     except (RuntimeError, ValueError) as error:  # torch's own, and of a missing MASTER_ADDR
-        reason = str(error).strip().splitlines()[0]
-        raise LostRankError(f"the ranks do not find each other: {reason}") from error
+        raise LostRankError(f"the ranks do not find each other: {reason(error)}") from error
     try:
         yield
     finally:

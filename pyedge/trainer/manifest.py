@@ -43,6 +43,7 @@ CENTERS = "centers"
 MAX_RANKS = 1 << 16
 _FORMAT, _VERSION = "pyedge-checkpoint", 2
 _LIMIT = 16 << 20  # bytes of the file
+_MOST_STEPS = 10**15 - 1  # fit the names of checkpoints
 _MOST_CLASSES, _LONGEST = 1 << 40, 1 << 20
 _SHARD_TENSORS = 64
 
@@ -154,7 +155,7 @@ class Manifest:
             )
         fields = _Fields(path, values)
         manifest = cls(
-            step=fields.whole("step", 0, 1 << 53),
+            step=fields.whole("step", 0, _MOST_STEPS),
             partition=fields.partition(),
             dim=fields.whole("dim", 1, _LONGEST),
             shard_tensors=fields.shard_tensors(),

@@ -40,7 +40,7 @@ from pyedge.trainer.distributed import Group
 from pyedge.trainer.export import load_backbone
 from pyedge.trainer.head import ShardedHead
 from pyedge.trainer.lock import locked
-from pyedge.trainer.manifest import CENTERS, Manifest, Network
+from pyedge.trainer.manifest import CENTERS, MANIFEST, Manifest, Network
 from pyedge.trainer.metric_losses import contrastive_loss, triplet_loss
 from pyedge.trainer.processes import interrupts
 from pyedge.trainer.row_optimizer import RowAdamW, RowSGD
@@ -50,6 +50,7 @@ from pyedge.trainer.together import together
 
 LOG = "log.jsonl"
 _LOG_SECONDS = 1.0  # at least this long between two lines of the log
+_REMEDY = "a lower learning rate, a longer warmup or a smaller scale may help"
 _MARGIN, _CENTER_LOSS = "margin/", "center_loss"
 # What may differ between a checkpoint and the run that goes on from it.
 _FREE = {
@@ -103,6 +104,7 @@ class Trainer:
         self.config, self.names, self.group = config, names, group
         self.patient = group.patient()
         self.total_steps, self.step = total_steps, 0
+        self._loaded: Path | None = None  # the checkpoint that the next step is the first after
         self._network = Network(config.backbone, config.features, config.size, config.width)
         cuda = torch.cuda.is_available()
         self.device = (
@@ -171,10 +173,12 @@ class Trainer:
             total = total + config.contrastive_weight * pairs
         value = float(total.detach())
         if not math.isfinite(value):
+            spoilt = f"; or {self._loaded} is spoilt: remove it, to go on from an earlier one"
             raise TrainingError(
-                f"the loss of step {self.step} is {value} at a learning rate of {lr:g}; "
-                "a lower one, a longer warmup or a smaller scale may help"
+                f"the loss of step {self.step} is {value} at a learning rate of {lr:g}; {_REMEDY}"
+                f"{spoilt if self._loaded is not None else ''}"
             )
+        self._loaded = None
         self.optimizer.zero_grad()
         total.backward()
         self._sum_gradients()
@@ -192,8 +196,13 @@ class Trainer:
         return value
 
     def save(self, run: Path, progress: Progress | None = None) -> Path:
-        """Writes a checkpoint into `run`; every rank calls it. See `checkpoint.save`."""
+        """Writes a checkpoint into `run`; every rank calls it. See `checkpoint.save`.
+
+        Raises:
+            TrainingError: the weights are no numbers; then none is written.
+        """
         config = self.config
+        self._check_weights()
         manifest = Manifest(
             step=self.step,
             partition=self.head.partition,
@@ -246,8 +255,8 @@ class Trainer:
         except (RuntimeError, KeyError) as error:
             reason = " ".join(str(error).split())
             raise CheckpointError(f"{path}: does not fit this run: {reason}") from error
-        self.step = source.manifest.step
-        self.rows.steps = int(source.manifest.training.get("row_steps", self.step))
+        self.step, self._loaded = source.manifest.step, path
+        self.rows.steps = _row_steps(source)
 
     def begin_from(self, path: Path, progress: Progress | None = None) -> int:
         """Takes over weights of another run's checkpoint: the backbone's, and class centres.
@@ -306,6 +315,14 @@ class Trainer:
                 f"{path}: has {source.manifest.classes} classes of other names than the "
                 f"{len(self.names)} of the data here"
             )
+
+    def _check_weights(self) -> None:
+        """Keeps what nothing can go on from from pushing out the checkpoints before."""
+        weights = [t for t in self.backbone.state_dict().values() if t.is_floating_point()]
+        sums = [float(tensor.sum()) for tensor in (*weights, self.head.centers.detach())]
+        wrong = torch.tensor([float(not all(map(math.isfinite, sums)))], device=self.device)
+        if self.group.all_max(wrong, "weights"):
+            raise TrainingError(f"the weights of step {self.step} are no numbers; {_REMEDY}")
 
     def _sum_gradients(self) -> None:
         """Each rank has the gradient of the whole loss through its own images."""
@@ -388,16 +405,18 @@ def _run(trainer: Trainer, batches: Batches, run: Path, progress: Progress | Non
             position = Position(*divmod(trainer.step, per_epoch))
             for images, labels in batches.epoch(position):
                 loss = trainer.train_step(images, labels)
-                lr = learning_rate(config, trainer.step - 1, total)
-                log.add(trainer, position.epoch, loss, lr)
-                if progress is not None:
-                    progress(log.line, trainer.step, total)
                 stop.fill_(interrupted.is_set())
                 group.all_max(stop, "interrupt")
-                due = config.checkpoint_every and trainer.step % config.checkpoint_every == 0
-                if due or stop or trainer.step == total:
+                ends = bool(stop) or trainer.step == total
+                lr = learning_rate(config, trainer.step - 1, total)
+                log.add(trainer, position.epoch, loss, lr, ends)
+                if progress is not None:
+                    progress(log.line, trainer.step, total)
+                if ends or (
+                    config.checkpoint_every and trainer.step % config.checkpoint_every == 0
+                ):
                     saved = trainer.save(run)
-                if stop or trainer.step == total:
+                if ends:
                     break
     seconds = time.monotonic() - started
     if saved is None:
@@ -407,7 +426,8 @@ def _run(trainer: Trainer, batches: Batches, run: Path, progress: Progress | Non
         trainer.step,
         total,
         len(trainer.names),
-        *log.means(),
+        log.mean("loss"),
+        log.mean("accuracy"),
         (trainer.step - first) * config.batch / max(seconds, 1e-9),
         seconds,
         trainer.step >= total,
@@ -446,6 +466,17 @@ def load_data(config: TrainConfig, group: Group) -> tuple[Batches, tuple[str, ..
     return FolderBatches(faces, sampler, pixels, **place), faces.names
 
 
+def _row_steps(source: checkpoint.Checkpoint) -> int:
+    """Steps of the optimizer of the class centres."""
+    value = source.manifest.training.get("row_steps")
+    if type(value) is not int or not 0 <= value <= source.manifest.step:
+        raise CheckpointError(
+            f"{source.path / MANIFEST}: training: row_steps is {value!r:.80}; expected a whole "
+            f"number up to {source.manifest.step}"
+        )
+    return value
+
+
 def learning_rate(config: TrainConfig, step: int, total: int) -> float:
     """Of a step: a linear rise over the warmup, then a cosine to 0 or constant."""
     warmup = config.warmup * total
@@ -471,10 +502,10 @@ def _optimizer(config: TrainConfig, network: nn.Module) -> torch.optim.Optimizer
 class _Log:
     """The lines of `log.jsonl`, which rank 0 writes as they come; and means of the last steps."""
 
-    def __init__(self, path: Path, step: int, writes: bool, keep: int) -> None:
+    def __init__(self, path: Path, step: int, writes: bool, per_epoch: int) -> None:
         self._path, self._writes = path, writes
         self._since: list[tuple[float, float]] = []
-        self._last: deque[tuple[float, float]] = deque(maxlen=keep)
+        self._losses: deque[tuple[float, float]] = deque(maxlen=per_epoch)
         self._start, self._before, self.line = time.monotonic(), 0.0, "training"
         if writes:
             entries = read_log(path) if path.is_file() else []
@@ -483,11 +514,11 @@ class _Log:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, "".join(map(_log_line, kept)).encode())
 
-    def add(self, trainer: Trainer, epoch: int, loss: float, lr: float) -> None:
-        self._last.append((loss, trainer.head.accuracy))
+    def add(self, trainer: Trainer, epoch: int, loss: float, lr: float, last: bool) -> None:
+        self._losses.append((loss, trainer.head.accuracy))
         self._since.append((loss, trainer.head.accuracy))
         seconds = time.monotonic() - self._start
-        if seconds < _LOG_SECONDS and trainer.step < trainer.total_steps:
+        if seconds < _LOG_SECONDS and not last:
             return
         loss, accuracy = (sum(values) / len(values) for values in zip(*self._since, strict=True))
         rate = len(self._since) * trainer.config.batch / max(seconds, 1e-9)
@@ -502,12 +533,10 @@ class _Log:
             except OSError as error:
                 raise PyEdgeError(f"{self._path}: cannot be written: {error.strerror}") from error
 
-    def means(self) -> tuple[float, float]:
-        """Loss and accuracy over the last `keep` steps; NaN without any."""
-        if not self._last:
-            return math.nan, math.nan
-        losses, accuracies = zip(*self._last, strict=True)
-        return sum(losses) / len(losses), sum(accuracies) / len(accuracies)
+    def mean(self, name: str) -> float:
+        """Over the last epoch, or what there was of it."""
+        values = [pair[name == "accuracy"] for pair in self._losses]
+        return sum(values) / len(values) if values else math.nan
 
 
 def _log_line(entry: LogEntry) -> str:
