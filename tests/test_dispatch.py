@@ -73,9 +73,10 @@ def test_depthwise_layers_get_depthwise_kernels(cpu, groups):
         Layer(64, 64, groups=4),
         Layer(64, 128, groups=32),
         Layer(63, 63, groups=21),
+        Layer(64, 64, groups=8, stride=(2, 2)),
         Layer(64, 64, size=(33, 33), kernel=(33, 1), groups=64),
     ],
-    ids=["many channels", "more out than in", "three channels", "long kernel"],
+    ids=["many channels", "more out than in", "three channels", "eight, stride", "long kernel"],
 )
 def test_other_groups_are_dense(layer):
     assert chosen("Zen 4", layer) == "conv_i8_avx512vnni"

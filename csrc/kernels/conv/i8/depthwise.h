@@ -63,7 +63,7 @@ struct I8Depthwise {
 constexpr int32_t kI8Strip = 32;     // outputs whose columns are built at once
 constexpr int32_t kI8StripUnit = 4;  // there is scratch for the columns of a multiple
 
-bool i8_depthwise_accepts(const OpArgs& args);
+bool i8_depthwise_accepts(const OpArgs& args, const I8Depthwise& isa);
 double i8_depthwise_cost(const OpArgs& args);
 size_t i8_depthwise_prepared_bytes(const OpArgs& args, const I8Depthwise& isa);
 void i8_depthwise_prepare(const OpArgs& args, const I8Depthwise& isa, void* prepared);

@@ -118,7 +118,7 @@ constexpr Kernel i8_depthwise_kernel(const char* name, Isa isa) {
   return {name,
           Op::k_conv,
           isa,
-          i8_depthwise_accepts,
+          [](const OpArgs& args) { return i8_depthwise_accepts(args, kDepthwise<Wide>); },
           i8_depthwise_cost,
           [](const OpArgs& args) {
             return i8_depthwise_prepared_bytes(args, depthwise_isa<Wide, Narrow>(args));
