@@ -242,6 +242,7 @@ def test_a_step_is_saved_once(tmp_path: Path) -> None:
         ({"shard": {"centers": torch.zeros(CLASSES, DIM + 1)}}, "has no centers of"),
         ({"label_names": NAMES[1:]}, "label_names has 22 names; expected 23"),
         ({"label_names": [*NAMES[1:], "a\udcff"]}, r"label_names: 'a\\udcff' is no text in UTF-8"),
+        ({"label_names": ["a\nb", "\udcff", *NAMES[2:]]}, r"label_names: '\\udcff' is no text"),
         ({"label_names": ["a" * 30_000, *NAMES[1:]]}, "a+ is too long; expected 1024 bytes"),
         ({"backbone": {"a": torch.zeros(1, dtype=torch.complex64)}}, "a tensor is torch.complex64"),
         ({"config": {"a": float("nan")}}, "cannot be written as JSON"),

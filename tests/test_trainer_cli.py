@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from faces import write_faces
 from test_cli import assert_refused, cli, cli_json
 
+from pyedge.trainer import checkpoint
 from pyedge.trainer.demo import run
 
 RUN = """
@@ -76,6 +85,62 @@ def test_refused(faces: str, description: Path, tmp_path: Path) -> None:
     ):
         assert_refused(cli("train", *arguments), words)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture
+def training(faces: str, description: Path, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """Two ranks in a session of their own, which have saved something and would go on for long."""
+    run = tmp_path / "run"
+    command = [sys.executable, "-c", "from pyedge.cli.app import app; app()", "train", description]
+    options = ["--data", faces, "--out", run, "--ranks", 2]
+    endless = ["--set", "steps = 1000000", "--set", "checkpoint_every = 1"]
+    process = subprocess.Popen(
+        [str(word) for word in (*command, *options, *endless)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+        start_new_session=True,
+    )
+    try:
+        while not checkpoint.steps(run):
+            assert process.poll() is None
+            time.sleep(0.05)
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+def ranks_of(process: subprocess.Popen[str]) -> list[int]:
+    """Process numbers of the ranks."""
+    found = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    return [n for n in map(int, found) if "spawn_main" in Path(f"/proc/{n}/cmdline").read_text()]
+
+
+@pytest.mark.parametrize("whom", ["all of the terminal", "the parent"])
+def test_interrupt_leaves_a_checkpoint(
+    training: subprocess.Popen[str], whom: str, tmp_path: Path
+) -> None:
+    """Whoever hears of it, each rank is asked once."""
+    if whom == "the parent":
+        os.kill(training.pid, signal.SIGTERM)
+    else:
+        os.killpg(training.pid, signal.SIGINT)
+    out, errors = training.communicate(timeout=60)
+    assert (training.returncode, errors) == (0, "")
+    assert "interrupted; the same command goes on" in out
+    checkpoint.Checkpoint(checkpoint.find(tmp_path / "run")).verify()
+
+
+def test_ranks_end_with_their_parent(training: subprocess.Popen[str]) -> None:
+    ends = [os.pidfd_open(rank) for rank in ranks_of(training)]
+    assert len(ends) == 2
+    training.kill()
+    for end in ends:
+        assert select.select([end], [], [], 30)[0]
+        os.close(end)
 
 
 def test_demonstration(faces: str, tmp_path: Path) -> None:

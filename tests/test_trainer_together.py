@@ -20,7 +20,7 @@ from pyedge.trainer import distributed
 from pyedge.trainer.distributed import Group
 from pyedge.trainer.together import together
 
-_LIMIT = 4.0  # seconds that a rank may be silent here
+_LIMIT = 3.0  # seconds that a rank may be silent here
 
 
 def _patient() -> Group:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import os
 import signal
@@ -11,6 +12,7 @@ import time
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -21,9 +23,11 @@ from ranks import run_ranks
 from pyedge.errors import CheckpointError, InvalidArgumentError, TrainingError
 from pyedge.trainer import Group, checkpoint
 from pyedge.trainer.config import TrainConfig
+from pyedge.trainer.curve import read_log
 from pyedge.trainer.data import Augmentation, Position
-from pyedge.trainer.launch import launch
+from pyedge.trainer.launch import TIMEOUT, _Ranks, launch
 from pyedge.trainer.lock import locked
+from pyedge.trainer.manifest import sealed
 from pyedge.trainer.train import LOG, Trainer, learning_rate, load_data, train
 
 PEOPLE, IMAGES = 6, 8
@@ -329,6 +333,95 @@ def test_interrupt(faces: str, tmp_path: Path) -> None:
     assert not result.finished
     assert 3 <= result.steps < 3000
     assert checkpoint.latest(tmp_path).name == f"step-{result.steps:08}"
+    assert read_log(tmp_path / LOG)[-1].step == result.steps  # however short it was
+
+
+def test_ranks_that_cannot_be_started(
+    faces: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused = Mock(side_effect=OSError(errno.EMFILE, os.strerror(errno.EMFILE)))
+    monkeypatch.setattr(mp.get_context("spawn").Process, "start", refused)
+    with pytest.raises(TrainingError, match="rank 0 cannot be started: Too many open files"):
+        launch(description(faces), tmp_path, 2)
+
+
+LOST = {"error": "rank 0 is lost", "kind": "LostRankError"}
+
+
+@pytest.mark.parametrize(
+    ("told", "silent", "words"),
+    [
+        ({1: {"error": "disk full", "kind": "CheckpointError"}}, {0}, "disk full"),
+        ({0: LOST, 1: {"error": "disk full", "kind": "CheckpointError"}}, set(), "disk full"),
+        ({0: LOST}, {1}, "rank 1 of 2 does not answer"),
+        ({0: LOST}, set(), "rank 1 of 2 was killed by SIGKILL"),
+        ({}, {0}, "rank 1 of 2 was killed by SIGKILL"),  # and rank 0 waited for it
+    ],
+)
+def test_the_rank_that_failed_is_blamed(
+    told: dict[int, dict[str, str]], silent: set[int], words: str, tmp_path: Path
+) -> None:
+    ranks = _Ranks(TrainConfig(), tmp_path, 2, TIMEOUT)
+    ranks._processes = [Mock(exitcode=-signal.SIGKILL)] * 2
+    ranks._told = told
+    with pytest.raises((CheckpointError, TrainingError), match=words):
+        ranks._judge(silent)
+
+
+def train_with_seed_of_rank(config: TrainConfig, run: Path) -> str:
+    with pytest.raises(InvalidArgumentError) as error:
+        train(dataclasses.replace(config, seed=Group().rank), run)
+    return str(error.value)
+
+
+def test_ranks_have_the_same_description(faces: str, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    for error in run_ranks(2, train_with_seed_of_rank, description(faces), run):
+        assert error.startswith("rank 1 has another description of the run")
+    assert not run.exists()
+
+
+def test_weights_that_are_no_numbers_are_not_saved(faces: str, tmp_path: Path) -> None:
+    config = description(faces)
+    batches, names = load_data(config, Group())
+    trainer = Trainer(config, names, 100, Group())
+    trainer.train_step(*next(iter(batches.epoch(Position(0, 0)))))
+    saved = trainer.save(tmp_path)
+    with torch.no_grad():
+        trainer.head.centers[1, 1] = torch.nan
+    trainer.step += 1
+    with pytest.raises(TrainingError, match="the weights of step 2 are no numbers; a lower"):
+        trainer.save(tmp_path)
+    assert list(checkpoint.steps(tmp_path).values()) == [saved]
+
+
+def test_checkpoint_that_leads_nowhere(faces: str, tmp_path: Path) -> None:
+    """Its weights are numbers, but so large that the next loss is none: going on names it."""
+    config = description(faces)
+    names = load_data(config, Group())[1]
+    trainer = Trainer(config, names, 100, Group())
+    with torch.no_grad():
+        for parameter in trainer.backbone.parameters():
+            parameter *= 1e30
+    last = trainer.save(tmp_path)
+    with pytest.raises(TrainingError, match=rf"loss of step 0 is .*; or {last} is spoilt: remove"):
+        train(config, tmp_path)
+
+
+def test_checkpoint_of_another_step(faces: str, tmp_path: Path) -> None:
+    config = description(faces, steps=1)
+    train(config, tmp_path).checkpoint.rename(tmp_path / "step-00000007")
+    with pytest.raises(CheckpointError, match="step-00000007: is of step 1; expected"):
+        train(config, tmp_path)
+    checkpoint.latest(tmp_path).rename(tmp_path / "step-00000001")
+    manifest = tmp_path / "step-00000001" / "manifest.json"
+    values = json.loads(manifest.read_text())
+    del values["digest"]
+    for wrong in ("1", [], None, -1, 2, 1.0, True):
+        values["training"]["row_steps"] = wrong
+        manifest.write_bytes(sealed(values))
+        with pytest.raises(CheckpointError, match=r"training: row_steps is .*; expected a whole"):
+            train(config, tmp_path)
 
 
 def test_schedule() -> None:
@@ -384,3 +477,12 @@ def test_bad_runs(faces: str, tmp_path: Path) -> None:
         launch(description(str(tmp_path / "none")), tmp_path, 1)
     with pytest.raises(InvalidArgumentError, match="ranks is 0"):
         launch(description(faces), tmp_path, 0)
+    with pytest.raises(InvalidArgumentError, match=f"run: lies in {faces}, where the data is"):
+        launch(description(faces), Path(faces) / "run", 1)
+    person = Path(os.fsdecode(bytes(tmp_path) + b"/people/x\xff"))
+    person.mkdir(parents=True)
+    for path in Path(faces).iterdir():
+        (person / path.name).symlink_to(path)
+    with pytest.raises(InvalidArgumentError, match=r"'x\\udcff' is no text in UTF-8"):
+        launch(description(str(person.parent)), tmp_path / "run", 1)
+    assert not (tmp_path / "run").exists()

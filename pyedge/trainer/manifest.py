@@ -148,10 +148,11 @@ class Manifest:
                 f"{path}: version is {values.get('version')!r:.40}; this pyedge reads {_VERSION}"
             )
         digest = values.pop("digest", None)
-        if digest != _digest(values):
+        found = _digest(values)
+        if digest != found:
             raise CheckpointError(
-                f"{path}: is damaged, or was changed by hand: its values have SHA-256 "
-                f"{_digest(values)}; its digest says {digest!r:.80}"
+                f"{path}: is damaged, or was changed by hand: its values have SHA-256 {found}; its "
+                f"digest says {digest!r:.80}"
             )
         fields = _Fields(path, values)
         manifest = cls(
@@ -188,7 +189,7 @@ class Manifest:
 
 
 def sealed(values: Mapping[str, Any]) -> bytes:
-    """The file of these values, with the SHA-256 of the file that they would be without it.
+    """The file of these values, with the SHA-256 of their JSON without spaces, in their order.
 
     Raises:
         TypeError, ValueError: values that JSON does not have.
@@ -197,7 +198,7 @@ def sealed(values: Mapping[str, Any]) -> bytes:
 
 
 def _digest(values: Mapping[str, Any]) -> str:
-    return hashlib.sha256(strict_json.dump(values)).hexdigest()
+    return hashlib.sha256(strict_json.dump_compact(values)).hexdigest()
 
 
 class _Fields:

@@ -9,7 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from multiprocessing import parent_process
+from multiprocessing import parent_process, resource_tracker
 from types import FrameType
 
 _PR_SET_PDEATHSIG = 1  # of <linux/prctl.h>
@@ -56,6 +56,7 @@ def interrupts_held() -> Iterator[None]:
 
     So what the terminal sends to all of them is for the one that started them to pass on.
     """
+    resource_tracker.ensure_running()  # the first process would start it, which lifts the block
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
         yield

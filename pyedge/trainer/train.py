@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import threading
 import time
 from collections import deque
@@ -361,6 +362,7 @@ def train(
         TrainingError: the loss is no number, or another rank is gone.
     """
     group = group or Group()
+    _check_apart(config, run)
     with together(group.patient(), "the data is not loaded"):
         batches, names = load_data(config, group)
         people = checkpoint.names_file(names, len(names))
@@ -369,6 +371,13 @@ def train(
     _check_alike(trainer, batches.steps_per_epoch, people)
     with locked(run, trainer.patient):
         return _run(trainer, batches, run, progress)
+
+
+def _check_apart(config: TrainConfig, run: Path) -> None:
+    """A run in a folder of its data would be taken for a person there: it has a picture."""
+    for folder in config.data:
+        if Path(os.path.realpath(run)).is_relative_to(os.path.realpath(folder)):
+            raise InvalidArgumentError(f"{run}: lies in {folder}, where the data is")
 
 
 def _check_alike(trainer: Trainer, per_epoch: int, people: bytes) -> None:
@@ -393,6 +402,8 @@ def _run(trainer: Trainer, batches: Batches, run: Path, progress: Progress | Non
     with together(trainer.patient, f"{run}: not begun", progress) as advance:
         if last is not None:
             trainer.load(last, advance)
+            if last.name != checkpoint.folder_of(run, trainer.step).name:
+                raise CheckpointError(f"{last}: is of step {trainer.step}; expected it to say so")
         elif config.init:
             taken = trainer.begin_from(checkpoint.find(Path(config.init)), advance)
         log = _Log(run / LOG, trainer.step, group.rank == 0, per_epoch)
