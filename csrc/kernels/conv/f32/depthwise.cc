@@ -71,6 +71,18 @@ bool f32_depthwise_accepts(const OpArgs& args, const F32Depthwise& isa) {
   return true;
 }
 
+// Of a multiply-add, against full vectors of the dense kernel, as measured: as long where tiles of
+// pixels share weights in registers, longer where they load them for each column, and longest a
+// pixel at a time. A depthwise layer would leave all lanes of that kernel but one empty.
+double f32_depthwise_cost(const OpArgs& args, const F32Depthwise& isa) {
+  const ConvGeometry g = conv_geometry(args);
+  double longer = 1.9;
+  if (g.kernel_w == 3) longer = g.stride_w == 1 ? 1.4 : 1.6;
+  if (g.group_in_c <= 2 && g.kernel_w == 3) longer = 1.0;
+  if (g.group_in_c == 2 && g.kernel_w == 1) longer = 1.0;
+  return longer * isa.cost;
+}
+
 size_t f32_depthwise_prepared_bytes(const OpArgs& args) {
   const ConvGeometry g = conv_geometry(args);
   return (kArrays + g.taps() * planes(g)) * padded_channels(g) * sizeof(float);

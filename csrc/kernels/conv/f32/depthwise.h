@@ -34,11 +34,12 @@ struct F32DepthwiseRow {
 
 struct F32Depthwise {
   int32_t lanes;
-  double cost;  // as in dense.h, whose vectors would be partly empty
+  double cost;  // of a multiply-add, as in dense.h
   void (*row)(const F32DepthwiseRow&);
 };
 
 bool f32_depthwise_accepts(const OpArgs& args, const F32Depthwise& isa);
+double f32_depthwise_cost(const OpArgs& args, const F32Depthwise& isa);
 size_t f32_depthwise_prepared_bytes(const OpArgs& args);
 void f32_depthwise_prepare(const OpArgs& args, const F32Depthwise& isa, void* prepared);
 size_t f32_depthwise_tasks(const OpArgs& args);

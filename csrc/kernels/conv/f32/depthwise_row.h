@@ -25,16 +25,31 @@ struct OwnChannels {
 
 // The lanes of groups.
 template <class V>
-struct GroupChannels {
-  size_t planes, first;
+struct Group {
+  size_t first;
   typename V::Index lanes;
+
+  Group() = default;
+  Group(const F32DepthwiseRow& row, size_t channel)
+      : first(channel / row.group_channels * row.planes),
+        lanes(V::load_index(row.lanes + channel)) {}
+  typename V::Vector load(const float* x) const { return V::permute(V::load(x), lanes); }
+};
+
+// Of two input channels: the weights of both stay in registers.
+template <class V>
+struct PairChannels : Group<V> {
+  static constexpr size_t planes = 2;
+  using Group<V>::Group;
+};
+
+template <class V>
+struct GroupChannels : Group<V> {
+  size_t planes;
 
   GroupChannels() = default;
   GroupChannels(const F32DepthwiseRow& row, size_t channel)
-      : planes(row.planes),
-        first(channel / row.group_channels * row.planes),
-        lanes(V::load_index(row.lanes + channel)) {}
-  typename V::Vector load(const float* x) const { return V::permute(V::load(x), lanes); }
+      : Group<V>(row, channel), planes(row.planes) {}
 };
 
 // kPixels neighbours at once: a column of the image is loaded once for all that use it. Needs
@@ -55,6 +70,7 @@ void depthwise_tile(const F32DepthwiseRow& row, size_t pixel) {
 #pragma GCC unroll 32
       for (int column = 0; column < kColumns; ++column) {
         const float* x_tap = x_row + static_cast<size_t>(column) * row.x_tap_x;
+#pragma GCC unroll 2  // as many as PairChannels has
         for (size_t plane = 0; plane < channels.planes; ++plane) {
           const Vector v = channels.load(x_tap + plane);
           const float* w_plane = w_row + plane * row.w_plane;
@@ -136,28 +152,34 @@ void depthwise_tiles(const F32DepthwiseRow& row) {
   if (pixel < row.pixels) depthwise_pixel<V, Channels>(row, pixel);
 }
 
-template <class V, template <class> class Channels>
-void depthwise_channels(const F32DepthwiseRow& row) {
-  const size_t tap = row.x_tap_x;
-  if (row.pixels > 1 && row.kernel_w == 3 && row.x_pixel == tap) {
-    depthwise_tiles<V, Channels, 3, 1>(row);
-  } else if (row.pixels > 1 && row.kernel_w == 3 && row.x_pixel == 2 * tap) {
-    depthwise_tiles<V, Channels, 3, 2>(row);
-  } else if (row.pixels > 1 && row.kernel_w == 5 && row.x_pixel == tap) {
-    depthwise_tiles<V, Channels, 5, 1>(row);
-  } else if (row.pixels > 1 && row.kernel_w == 5 && row.x_pixel == 2 * tap) {
-    depthwise_tiles<V, Channels, 5, 2>(row);
+// Whether tiles of these kernels suit the row.
+template <class V, template <class> class Channels, int kKernelW>
+bool depthwise_tiled(const F32DepthwiseRow& row) {
+  if (row.pixels == 1 || row.kernel_w != kKernelW) return false;
+  if (row.x_pixel == row.x_tap_x) {
+    depthwise_tiles<V, Channels, kKernelW, 1>(row);
+  } else if (row.x_pixel == 2 * row.x_tap_x) {
+    depthwise_tiles<V, Channels, kKernelW, 2>(row);
   } else {
-    for (size_t pixel = 0; pixel < row.pixels; ++pixel) depthwise_pixel<V, Channels>(row, pixel);
+    return false;
   }
+  return true;
+}
+
+template <class V, template <class> class Channels, int... kKernelWidths>
+void depthwise_channels(const F32DepthwiseRow& row) {
+  if ((depthwise_tiled<V, Channels, kKernelWidths>(row) || ...)) return;
+  for (size_t pixel = 0; pixel < row.pixels; ++pixel) depthwise_pixel<V, Channels>(row, pixel);
 }
 
 template <class V>
 void depthwise_row(const F32DepthwiseRow& row) {
   if (row.lanes == nullptr) {
-    depthwise_channels<V, OwnChannels>(row);
+    depthwise_channels<V, OwnChannels, 1, 3, 5>(row);
+  } else if (row.planes == 2) {
+    depthwise_channels<V, PairChannels, 1, 3>(row);
   } else {
-    depthwise_channels<V, GroupChannels>(row);
+    depthwise_channels<V, GroupChannels, 3>(row);
   }
 }
 
@@ -169,7 +191,7 @@ constexpr Kernel f32_depthwise_kernel(const char* name, Isa isa) {
       Op::k_conv,
       isa,
       [](const OpArgs& args) { return f32_depthwise_accepts(args, kDepthwise); },
-      [](const OpArgs&) { return kDepthwise.cost; },
+      [](const OpArgs& args) { return f32_depthwise_cost(args, kDepthwise); },
       f32_depthwise_prepared_bytes,
       [](const OpArgs& args, void* prepared) { f32_depthwise_prepare(args, kDepthwise, prepared); },
       nullptr,
