@@ -479,6 +479,8 @@ def test_bad_runs(faces: str, tmp_path: Path) -> None:
         launch(description(faces), tmp_path, 0)
     with pytest.raises(InvalidArgumentError, match=f"run: lies in {faces}, where the data is"):
         launch(description(faces), Path(faces) / "run", 1)
+    with pytest.raises(InvalidArgumentError, match="is no path in UTF-8"):
+        launch(description(faces), tmp_path / os.fsdecode(b"x\xff"), 1)
     person = Path(os.fsdecode(bytes(tmp_path) + b"/people/x\xff"))
     person.mkdir(parents=True)
     for path in Path(faces).iterdir():

@@ -362,9 +362,9 @@ def train(
         TrainingError: the loss is no number, or another rank is gone.
     """
     group = group or Group()
-    _check_apart(config, run)
     with together(group.patient(), "the data is not loaded"):
         batches, names = load_data(config, group)
+        _check_place(config, run)
         people = checkpoint.names_file(names, len(names))
         total = config.steps or max(1, round(config.epochs * batches.steps_per_epoch))
         trainer = Trainer(config, names, total, group)
@@ -373,8 +373,16 @@ def train(
         return _run(trainer, batches, run, progress)
 
 
-def _check_apart(config: TrainConfig, run: Path) -> None:
-    """A run in a folder of its data would be taken for a person there: it has a picture."""
+def _check_place(config: TrainConfig, run: Path) -> None:
+    """That a run can go on there.
+
+    In a folder of its data it would be taken for a person: it has a picture. safetensors reads no
+    file whose path UTF-8 does not have.
+    """
+    try:
+        os.path.realpath(run).encode()
+    except UnicodeEncodeError as error:
+        raise InvalidArgumentError(f"{run}: is no path in UTF-8") from error
     for folder in config.data:
         if Path(os.path.realpath(run)).is_relative_to(os.path.realpath(folder)):
             raise InvalidArgumentError(f"{run}: lies in {folder}, where the data is")
