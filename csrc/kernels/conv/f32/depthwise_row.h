@@ -152,7 +152,7 @@ void depthwise_tiles(const F32DepthwiseRow& row) {
   if (pixel < row.pixels) depthwise_pixel<V, Channels>(row, pixel);
 }
 
-// Whether tiles of these kernels suit the row.
+// Computes the row by tiles, where those of this kernel suit it; false where not.
 template <class V, template <class> class Channels, int kKernelW>
 bool depthwise_tiled(const F32DepthwiseRow& row) {
   if (row.pixels == 1 || row.kernel_w != kKernelW) return false;
