@@ -43,6 +43,10 @@ void test_layers() {
   }
   test_layer({3, 9, 10, 12, 18, 3, 1, 1, 3, 5, true, false, false, 0});
   test_layer({1, 8, 8, 6, 6, 3, 1, 1, 6, -128, true, false, false, 0});
+  // Groups that are joined: all of them, those that fill a block, a number that is prime.
+  test_layer({2, 7, 9, 48, 48, 3, 1, 1, 24, 5, true, true, false, 0});
+  test_layer({1, 5, 17, 192, 192, 3, 2, 1, 96, -128, true, false, true, 0});
+  test_layer({3, 4, 5, 21, 14, 1, 1, 0, 7, 11, false, false, false, 1});
   test_layer({1, 1, 1, 4096, 33, 1, 1, 0, 1, -128, false, false, true, 1});
   test_layer({1, 14, 14, 256, 64, 3, 1, 1, 1, -128, true, true, false, 0});
 }
