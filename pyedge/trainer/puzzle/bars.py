@@ -57,9 +57,12 @@ def _distances(puzzle: Puzzle, steps: int) -> list[Result]:
     runs = {"growing, float64": compare(growing(puzzle, steps), puzzle, steps)}
     for name, dtype in (("float64", torch.float64), ("float32", torch.float32)):
         runs[f"{_RANKS} ranks, {name}"] = compare_on_ranks(puzzle, _RANKS, steps, dtype)
-    return [
-        Result(f"|ΔW1| {how}, {what}", max(run.w1_distances), "", 1e-6) for how, run in runs.items()
-    ]
+    results = []
+    for how, run in runs.items():
+        chaotic = puzzle.reduction == "mean" and how.endswith("float32")  # see the package
+        limit = None if chaotic else 1e-6
+        results.append(Result(f"|ΔW1| {how}, {what}", max(run.w1_distances), "", limit))
+    return results
 
 
 def _milliseconds(reduction: Reduction, repeats: int) -> float:
