@@ -21,12 +21,10 @@ class Margin(nn.Module):
 
     Attributes:
         normalize_features, normalize_centers: whether x̃ = x/‖x‖ and w̃ = w/‖w‖.
-        adaptive: whether `adapt` sets the scale from the cosines of each batch.
     """
 
     normalize_features = False
     normalize_centers = False
-    adaptive = False
 
     def __init__(self, scale: float = 1.0) -> None:
         super().__init__()
@@ -187,8 +185,6 @@ class AdaCos(_Cosine):
 
     Begins at √2·ln(C − 1) for C classes (eq. 12); see `adapt` for the steps after.
     """
-
-    adaptive = True
 
     def __init__(self, classes: int) -> None:
         if classes < 3:
